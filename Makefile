@@ -1,0 +1,63 @@
+# From a bare clone, with only Python 3.10-3.13 and make:  make train
+VENV  ?= .venv
+DATA  ?= shapes10
+MODEL ?= sl_vit
+# RECIPE names a training recipe; without it the train command picks the one that suits the data set.
+# ARGS adds options: to the train command, to pytest, to the benchmark.
+RECIPE ?=
+ARGS   ?=
+
+PY = $(VENV)/bin/python
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help train test test-thorough lint bench clean
+
+help: ## list what make can do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo '  Variables: DATA=$(DATA) MODEL=$(MODEL) RECIPE=$(RECIPE) ARGS="$(ARGS)" PYTHON=$(PYTHON)'
+	@echo '  Example:   make train DATA=cifar100 ARGS="--time-budget 30"'
+
+train: $(VENV)/.has-images,plots ## install, then train MODEL on DATA (sl_vit on shapes10: no download)
+	@echo "Training $(MODEL) on $(DATA)"
+	@$(PY) -m minivit.train --model '$(MODEL)' --data '$(DATA)' $(if $(RECIPE),--recipe '$(RECIPE)') $(ARGS)
+
+test: $(VENV)/.has-test ## run the tests (ARGS="-k name" selects some)
+	@MINIVIT_HYPOTHESIS=ci $(PY) -m pytest -q $(ARGS)
+
+test-thorough: $(VENV)/.has-test ## run the tests with many more random examples
+	@MINIVIT_HYPOTHESIS=thorough $(PY) -m pytest -q $(ARGS)
+
+lint: $(VENV)/.has-test ## check style and the import floors
+	@$(PY) -m ruff check .
+	@$(PY) -m pytest -q tests/test_import_floors.py
+
+bench: $(VENV)/.has-test ## time a training step against PyTorch's
+	@$(PY) -c 'import torch' 2>/dev/null || { echo 'Installing PyTorch to compare with (a large download)'; \
+	  $(PY) -m pip install -qq --disable-pip-version-check -e '.[bench]'; } || \
+	  echo 'PyTorch could not be installed: timing minivit alone' >&2
+	@$(PY) benchmarks/train_step.py $(ARGS)
+
+clean: ## remove the virtual environment and all caches (runs/ and data/ stay)
+	rm -rf $(VENV) build minivit.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+# One stamp for each set of extras; a change of pyproject.toml installs them anew.
+$(VENV)/.has-%: pyproject.toml setup.py | $(VENV)/.created
+	@echo 'Installing minivit with extras "$*" into $(VENV)'
+	@$(PY) -m pip install -qq --disable-pip-version-check -e '.[$*]' || \
+	  { echo 'Installation failed: the lines above say why (is the network there?)' >&2; exit 1; }
+	@touch '$@'
+
+# PYTHON names the interpreter; without it, the newest supported one that runs.
+CANDIDATES = $(or $(PYTHON),python3.13 python3.12 python3.11 python3.10 python3 python)
+$(VENV)/.created:
+	@for python in $(CANDIDATES); do \
+	  "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	    >/dev/null 2>&1 || continue; \
+	  echo "Creating $(VENV) with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear '$(VENV)' && touch '$@' && exit 0; \
+	  exit 1; \
+	done; \
+	echo 'No Python 3.10 to 3.13 with venv found (tried $(CANDIDATES)).' >&2; \
+	echo 'Install one (Debian, Ubuntu: apt install python3-venv) or name it: make PYTHON=python3.12' >&2; exit 1

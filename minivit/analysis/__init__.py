@@ -1,0 +1,1 @@
+"""Looking at networks and runs: plots of training curves."""

@@ -1,0 +1,61 @@
+"""Pictures of a run. Needs Matplotlib, the extra ``plots``; drawn without a display."""
+
+from minivit.errors import MinivitError
+from minivit.training.atomic import atomic_write
+
+LOSS, ACCURACY, RATE = "#4c72b0", "#c44e52", "#55a868"
+
+
+def save_curves(path, rows, title):
+    """Draw training loss, test accuracy and learning rate over the epochs, one panel each.
+
+    Args:
+        path: the PNG file, a ``Path``.
+        rows: the lines of ``log.jsonl``, dicts; accuracies in percent.
+        title: what stands above.
+
+    Raises:
+        MinivitError: Matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure  # not pyplot: no display, no global state
+        from matplotlib.ticker import MaxNLocator
+    except ImportError:
+        raise MinivitError('plots need Matplotlib: pip install "minivit[plots]"') from None
+
+    epochs = [row["epoch"] for row in rows]
+    marker = "o" if len(rows) < 20 else None
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure.suptitle(title)
+    loss, accuracy, rate = figure.subplots(1, 3)
+
+    loss.plot(epochs, [row["train_loss"] for row in rows], color=LOSS, marker=marker, label="training")
+    loss.plot(
+        epochs, [row["test_loss"] for row in rows], color=LOSS, linestyle="--", marker=marker, label="test"
+    )
+    loss.set_title("loss")
+    loss.legend()
+
+    accuracy.plot(
+        epochs,
+        [row["test_top5"] for row in rows],
+        color=ACCURACY,
+        linestyle="--",
+        marker=marker,
+        label="top-5",
+    )
+    accuracy.plot(epochs, [row["test_top1"] for row in rows], color=ACCURACY, marker=marker, label="top-1")
+    accuracy.set_title("test accuracy (%)")
+    accuracy.set_ylim(0, 102)
+    accuracy.legend(loc="lower right")
+
+    rate.plot(epochs, [row["lr"] for row in rows], color=RATE, marker=marker)
+    rate.set_title("learning rate at the end of the epoch")
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+
+    for axes in (loss, accuracy, rate):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=110)

@@ -1,0 +1,123 @@
+"""What all commands share: the parser, checked types of options, errors in one line. Imports nothing big."""
+
+import argparse
+import math
+import os
+import sys
+
+from minivit.errors import MinivitError, UsageError
+
+
+def name_of(command):
+    """Return the module that users call: ``minivit.train`` for "train", ``minivit`` for None."""
+    return "minivit" if command is None else f"minivit.{command}"
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors take one line, and whose epilog keeps its line breaks."""
+
+    def __init__(self, command, **kwargs):
+        super().__init__(
+            prog=f"python -m {name_of(command)}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **kwargs,
+        )
+        self.command = command
+
+    def error(self, message):
+        self.exit(2, f"{name_of(self.command)}: error: {message} (--help lists the options)\n")
+
+
+def run(command, main, argv=None):
+    """Call ``main(argv)`` and exit: 0 or what it returns, 1 failed, 2 misused, 130 interrupted.
+
+    Args:
+        command: see :func:`name_of`.
+        main: function of the list of arguments, or None for those of the process.
+    """
+    name = name_of(command)
+    try:
+        code = main(argv) or 0
+        sys.stdout.flush()
+    except MinivitError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        code = 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of a pipe has left, as ``head`` does: nobody is there to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def set_threads(count):
+    """Give BLAS and the kernels ``count`` threads; None changes nothing. Call it before NumPy is imported."""
+    if count is None:
+        return
+    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MINIVIT_THREADS"):
+        os.environ[variable] = str(count)
+
+
+def add_data_options(group):
+    """Add the options that say where data sets are: ``--data-dir`` and ``--offline``."""
+    group.add_argument(
+        "--data-dir", metavar="DIR", help="folder of the data sets (default: $MINIVIT_DATA, else data/)"
+    )
+    group.add_argument("--offline", action="store_true", help="never download anything")
+
+
+def add_threads_option(group):
+    """Add ``--threads``."""
+    group.add_argument(
+        "--threads",
+        type=positive_int,
+        metavar="N",
+        help="threads of BLAS and of the kernels (default: all cores)",
+    )
+
+
+def positive_int(text):
+    """Option type: a whole number of at least 1."""
+    return _whole(text, 1)
+
+
+def non_negative_int(text):
+    """Option type: a whole number of at least 0."""
+    return _whole(text, 0)
+
+
+def positive_float(text):
+    """Option type: a finite number above 0."""
+    return _number(text, lambda x: x > 0, "a number above 0")
+
+
+def non_negative_float(text):
+    """Option type: a finite number of at least 0."""
+    return _number(text, lambda x: x >= 0, "a number of at least 0")
+
+
+def fraction(text):
+    """Option type: a number from 0 up to, but not including, 1."""
+    return _number(text, lambda x: 0 <= x < 1, "a number from 0 up to, but not including, 1")
+
+
+def _whole(text, least):
+    try:
+        number = int(text)
+    except ValueError:
+        number = None
+    if number is None or number < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
+    return number
+
+
+def _number(text, allowed, wanted):
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or not allowed(number):
+        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text!r}")
+    return number

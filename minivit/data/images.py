@@ -1,0 +1,40 @@
+"""Decoding image files with Pillow, the optional extra ``images``."""
+
+import io
+
+import numpy as np
+
+from minivit.errors import MinivitError
+
+
+def decode(content, img_size, where):
+    """Decode one image file to uint8 ``(3, img_size, img_size)``.
+
+    The image is turned as its EXIF orientation says, made RGB (grey is repeated, transparency dropped, 16
+    bits cut to 8), resized so that its short side is ``img_size`` (bicubic), and cut to the central square.
+
+    Args:
+        content: the bytes of the file, in any format that Pillow reads.
+        img_size: pixels a side of the result.
+        where: the name to give in errors.
+
+    Raises:
+        MinivitError: Pillow is not installed, or the image is damaged or of an unknown format.
+    """
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise MinivitError('reading image files needs Pillow: pip install "minivit[images]"') from error
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # 16-bit grey, which conversion would clip rather than scale
+                image = Image.fromarray(np.clip(np.asarray(image) // 257, 0, 255).astype(np.uint8))
+            if "transparency" in image.info:
+                image = image.convert("RGBA")
+            image = image.convert("RGB")
+            if image.size != (img_size, img_size):
+                image = ImageOps.fit(image, (img_size, img_size), method=Image.Resampling.BICUBIC)
+            return np.asarray(image).transpose(2, 0, 1)
+    except Exception as error:  # every format's parser fails in its own way
+        raise MinivitError(f"{where} cannot be read as an image ({error}): replace or remove it") from error

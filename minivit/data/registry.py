@@ -1,0 +1,90 @@
+"""The data sets by name."""
+
+import os
+import sys
+from pathlib import Path
+
+from minivit.errors import UsageError, suggest
+
+DATASETS = {
+    "shapes10": "10 shapes, 32x32, drawn on the fly: no download (the default)",
+    "shapes100": "10 shapes in 10 textures, 32x32, drawn on the fly: no download",
+    "cifar10": "CIFAR-10, 10 classes, 32x32 (downloads 162 MiB)",
+    "cifar100": "CIFAR-100, 100 classes, 32x32 (downloads 161 MiB)",
+    "tiny_imagenet": "Tiny-ImageNet, 200 classes, 64x64 (downloads 237 MiB; needs Pillow)",
+    "folder:PATH": "your own images, one folder a class (needs Pillow)",
+}
+
+
+def print_to_stderr(message):
+    """The default way to show a remark to the user."""
+    print(message, file=sys.stderr)
+
+
+def resolve_data_dir(path=None):
+    """Return the folder that holds data sets: ``path``, else ``$MINIVIT_DATA``, else ``data``."""
+    return Path(path or os.environ.get("MINIVIT_DATA") or "data").expanduser()
+
+
+def load_dataset(
+    name,
+    data_dir=None,
+    *,
+    limit_train=None,
+    limit_test=None,
+    seed=0,
+    offline=False,
+    img_size=None,
+    note=print_to_stderr,
+):
+    """Load a data set, downloading it if need be.
+
+    Args:
+        name: a key of :data:`DATASETS`; ``folder:PATH`` with the path of a folder of images.
+        data_dir: where archives are looked for and put; see :func:`resolve_data_dir`.
+        limit_train, limit_test: keep only so many images, the same ones for the same seed.
+        seed: chooses the limited subsets, what ``shapes10`` and ``shapes100`` draw, and how ``folder:PATH``
+            is split where it has no test folder. Leave it alone between training and evaluation.
+        offline: never touch the network.
+        img_size: pixels a side, for ``tiny_imagenet`` and ``folder:PATH`` (both 64 unless told).
+        note: called with one-line remarks for the user.
+
+    Returns: a :class:`~minivit.data.Dataset`.
+
+    Raises:
+        UsageError: an unknown name, a number out of range, or a size that the data set does not have.
+        MinivitError: the files are missing, damaged or unreadable.
+    """
+    for option, value, least in (
+        ("limit on training images", limit_train, 1),
+        ("limit on test images", limit_test, 1),
+        ("image size", img_size, 1),
+        ("seed", seed, 0),
+    ):
+        if value is not None and value < least:
+            raise UsageError(f"the {option} must be at least {least}, not {value}")
+    is_folder = name.startswith("folder:")
+    if name not in DATASETS and not is_folder:
+        raise UsageError(f"no data set {name!r}{suggest(name, DATASETS)} (known: {', '.join(DATASETS)})")
+    if img_size not in (None, 32) and not (is_folder or name == "tiny_imagenet"):
+        raise UsageError(f"{name} images are 32x32: leave the image size {img_size} out")
+
+    data_dir = resolve_data_dir(data_dir)
+    if name.startswith("shapes"):
+        from minivit.data.shapes import load_shapes
+
+        return load_shapes(name, seed=seed, limit_train=limit_train, limit_test=limit_test)
+    if name.startswith("cifar"):
+        from minivit.data.cifar import CIFAR10, CIFAR100, load_cifar
+
+        layout = CIFAR10 if name == "cifar10" else CIFAR100
+        dataset = load_cifar(name, layout, data_dir, offline=offline, note=note)
+    elif name == "tiny_imagenet":
+        from minivit.data.tiny_imagenet import load_tiny_imagenet
+
+        dataset = load_tiny_imagenet(data_dir, img_size=img_size or 64, offline=offline, note=note)
+    else:
+        from minivit.data.folder import load_folder
+
+        dataset = load_folder(name, data_dir, img_size=img_size or 64, seed=seed, note=note)
+    return dataset.limited(limit_train, limit_test, seed)

@@ -1,0 +1,78 @@
+"""Models by name: ``create_model("sl_vit", num_classes=10)``."""
+
+import dataclasses
+import fnmatch
+import numbers
+
+import numpy as np
+
+from minivit.errors import UsageError, suggest
+
+_MODELS = {}
+
+
+def register(name, model_class, config_class, defaults, description):
+    """Enter a model: ``model_class(config_class(**defaults), rng=..., generator=...)`` under ``name``.
+
+    Args:
+        name: the name users type.
+        model_class: a Module class.
+        config_class: frozen dataclass; its fields are the keywords of ``create_model``.
+        defaults: what this model sets differently from ``config_class``.
+        description: one line for listings.
+    """
+    _MODELS[name] = (model_class, config_class, defaults, description)
+
+
+def list_models(pattern="*"):
+    """Return the sorted names of models that match a shell pattern such as ``"sl_*"``."""
+    return sorted(fnmatch.filter(_MODELS, pattern))
+
+
+def describe_models():
+    """Return name -> description."""
+    return {name: _MODELS[name][3] for name in list_models()}
+
+
+def create_model(name, *, seed=0, **keywords):
+    """Return a new model with random weights.
+
+    Args:
+        name: one of ``list_models()``.
+        seed: of the initial weights, and of the masks of dropout and drop path.
+        keywords: fields of the model's configuration, named as in timm: img_size, patch_size, in_chans,
+            num_classes, embed_dim, depth, num_heads, mlp_ratio, qkv_bias, drop_rate, attn_drop_rate,
+            drop_path_rate ...
+
+    Returns:
+        A Module with the attributes ``architecture`` (the name), ``arguments`` (the full configuration as a
+        dictionary) and ``generator`` (np.random.Generator that draws the masks).
+
+    Raises:
+        UsageError: an unknown name or keyword (the near ones are named), or a value that makes no sense.
+    """
+    if name not in _MODELS:
+        raise UsageError(f"unknown model {name!r}{suggest(name, _MODELS)} (known: {', '.join(list_models())})")
+    model_class, config_class, defaults, _ = _MODELS[name]
+    fields = {f.name: f for f in dataclasses.fields(config_class)}
+    for key, value in keywords.items():
+        if key not in fields:
+            raise UsageError(
+                f"model {name!r} has no keyword {key!r}{suggest(key, fields)} (known: {', '.join(fields)})"
+            )
+        _check_type(name, key, value, fields[key].type)
+    config = config_class(**{**defaults, **keywords})
+    weights, masks = np.random.SeedSequence(seed).spawn(2)
+    generator = np.random.default_rng(masks)
+    model = model_class(config, rng=np.random.default_rng(weights), generator=generator)
+    model.architecture = name
+    model.arguments = dataclasses.asdict(config)
+    model.generator = generator
+    return model
+
+
+def _check_type(name, key, value, expected):
+    """Refuse a value that is not of the field's type: ``depth="6"``, ``num_classes=2.5``."""
+    kinds = {bool: (bool, np.bool_), int: numbers.Integral, float: numbers.Real}[expected]
+    if not isinstance(value, kinds) or (expected is not bool and isinstance(value, bool)):
+        raise UsageError(f"model {name!r}: {key} must be of type {expected.__name__}, got {value!r}")

@@ -1,0 +1,47 @@
+"""Patch embedding: an image as a sequence of tokens (Dosovitskiy et al. 2020)."""
+
+import numpy as np
+
+from minivit import ops
+from minivit.nn.module import Module, Parameter
+
+
+def split_patches(x, patch_size):
+    """View images (B, C, H, W) as patches: (B, C, rows, P, columns, P), P = ``patch_size``.
+
+    Raises:
+        ValueError: the image is not a whole number of patches high and wide.
+    """
+    b, c, h, w = x.shape
+    p = patch_size
+    if h % p or w % p:
+        raise ValueError(f"images of {h}x{w} pixels do not divide into patches of {p}x{p}")
+    return x.reshape(b, c, h // p, p, w // p, p)
+
+
+class PatchEmbed(Module):
+    """One linear map for every patch: (B, C, H, W) -> (B, N, dim), N = (H / P)(W / P), row by row.
+
+    The weight has the layout of the equivalent convolution with stride P, (dim, C, P, P), as in timm.
+    """
+
+    def __init__(self, in_chans, dim, patch_size, *, init):
+        self.patch_size = patch_size
+        self.proj = _ConvParameters(in_chans, dim, patch_size, init)
+
+    def forward(self, x):
+        patches = split_patches(x, self.patch_size).transpose(0, 2, 4, 1, 3, 5)  # B, rows, columns, C, P, P
+        b, rows, columns = patches.shape[:3]
+        weight = self.proj.weight
+        return ops.linear(
+            patches.reshape(b, rows * columns, -1), weight.reshape(weight.shape[0], -1), self.proj.bias
+        )
+
+
+class _ConvParameters(Module):
+    """The weight (dim, C, P, P) and bias (dim,) of a convolution, drawn as for the linear map that it is."""
+
+    def __init__(self, in_chans, dim, patch_size, init):
+        weight = init((dim, in_chans * patch_size**2))
+        self.weight = Parameter(weight.reshape(dim, in_chans, patch_size, patch_size))
+        self.bias = Parameter(np.zeros(dim, np.float32))

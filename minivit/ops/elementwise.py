@@ -1,0 +1,191 @@
+"""Ops on each element by itself. All broadcast as in NumPy; ``@op`` undoes the broadcasting of cotangents."""
+
+import numpy as np
+from scipy import special
+
+from minivit.kernels import exponential
+from minivit.tensor import op
+
+# --- arithmetic --------------------------------------------------------------------------------------------------
+
+
+@op
+def add(a, b, /):
+    """a + b."""
+    return a + b, (lambda g: g, lambda g: g)
+
+
+@op
+def sub(a, b, /):
+    """a - b."""
+    return a - b, (lambda g: g, lambda g: -g)
+
+
+@op
+def mul(a, b, /):
+    """a * b."""
+    return a * b, (lambda g: g * b, lambda g: g * a)
+
+
+@op
+def div(a, b, /):
+    """a / b."""
+    out = a / b
+    return out, (lambda g: g / b, lambda g: -g * out / b)
+
+
+@op
+def neg(a, /):
+    """-a."""
+    return -a, (lambda g: -g,)
+
+
+@op
+def pow(a, b, /):
+    """a ** b. The derivative in b is taken as 0 where a = 0, the limit for b > 0."""
+    out = a ** (b.item() if b.ndim == 0 else b)
+
+    def vjp_a(g):
+        return g * np.where(b == 0, 0, b * a ** np.where(b == 0, 1, b - 1))
+
+    def vjp_b(g):
+        return g * out * np.log(np.where(a == 0, 1, a))
+
+    return out, (vjp_a, vjp_b)
+
+
+@op
+def abs(a, /):
+    """|a|, with derivative 0 at 0."""
+    return np.abs(a), (lambda g: g * np.sign(a),)
+
+
+@op
+def astype(a, /, dtype):
+    """The same numbers as another floating dtype; the cotangent comes back in the dtype of ``a``."""
+    return a.astype(dtype), (lambda g: g,)
+
+
+# --- functions ---------------------------------------------------------------------------------------------------
+
+
+@op
+def exp(a, /):
+    """e ** a."""
+    out = np.exp(a)
+    return out, (lambda g: g * out,)
+
+
+@op
+def log(a, /):
+    """Natural logarithm."""
+    return np.log(a), (lambda g: g / a,)
+
+
+@op
+def sqrt(a, /):
+    """Square root; the derivative at 0 is infinite."""
+    out = np.sqrt(a)
+    return out, (lambda g: g / (2 * out),)
+
+
+@op
+def tanh(a, /):
+    """Hyperbolic tangent."""
+    out = np.tanh(a)
+    return out, (lambda g: g * (1 - out * out),)
+
+
+@op
+def sigmoid(a, /):
+    """1 / (1 + e ** -a), without overflow."""
+    out = special.expit(a)
+    return out, (lambda g: g * out * (1 - out),)
+
+
+@op
+def erf(a, /):
+    """Error function 2/sqrt(pi) * integral of exp(-t^2) from 0 to a."""
+    return special.erf(a), (lambda g: g * (2 / np.sqrt(np.pi)) * np.exp(-a * a),)
+
+
+@op
+def relu(a, /):
+    """max(a, 0), with derivative 0 at 0."""
+    return np.maximum(a, 0), (lambda g: g * (a > 0),)
+
+
+@op
+def gelu(a, /):
+    """a Phi(a) with the exact normal distribution function (Hendrycks & Gimpel 2016), not the tanh approximation."""
+    return exponential.gelu(a), (lambda g: exponential.gelu_backward(g, a),)
+
+
+# --- choices -----------------------------------------------------------------------------------------------------
+
+
+@op
+def maximum(a, b, /):
+    """The larger of a and b; where they are equal the cotangent is halved between them, as in PyTorch."""
+    return np.maximum(a, b), (lambda g: g * _share(a, b), lambda g: g * _share(b, a))
+
+
+@op
+def minimum(a, b, /):
+    """The smaller of a and b; where they are equal the cotangent is halved between them, as in PyTorch."""
+    return np.minimum(a, b), (lambda g: g * _share(b, a), lambda g: g * _share(a, b))
+
+
+def _share(a, b):
+    """1 where a > b, 1/2 where a = b, 0 elsewhere, as float of their dtype."""
+    return ((a > b) + 0.5 * (a == b)).astype(np.result_type(a, b))
+
+
+@op
+def clip(a, /, minimum=None, maximum=None):
+    """a limited to [minimum, maximum] (numbers or None); derivative 1 inside and on the bounds, 0 outside."""
+    if minimum is None and maximum is None:
+        raise ValueError("expected a minimum, a maximum, or both")
+    inside = np.ones(a.shape, bool)
+    if minimum is not None:
+        inside &= a >= minimum
+    if maximum is not None:
+        inside &= a <= maximum
+    return np.clip(a, minimum, maximum), (lambda g: g * inside,)
+
+
+@op
+def where(condition, a, b, /):
+    """a where ``condition`` (bool) holds, b elsewhere."""
+    if condition.dtype != bool:
+        raise TypeError(f"expected a condition of dtype bool, got {condition.dtype}")
+    return np.where(condition, a, b), (None, lambda g: g * condition, lambda g: g * ~condition)
+
+
+# --- noise -------------------------------------------------------------------------------------------------------
+
+
+@op
+def dropout(a, /, rate, rng):
+    """Zero each element with probability ``rate`` and divide the others by 1 - rate (Srivastava et al. 2014).
+
+    Args:
+        a: any shape.
+        rate: in [0, 1).
+        rng: np.random.Generator that draws the mask.
+    """
+    return _drop(a, a.shape, rate, rng)
+
+
+@op
+def drop_path(a, /, rate, rng):
+    """Stochastic depth: ``dropout`` of whole samples, axis 0 (Huang et al. 2016). Arguments as for ``dropout``."""
+    return _drop(a, a.shape[:1] + (1,) * (a.ndim - 1), rate, rng)
+
+
+def _drop(a, shape, rate, rng):
+    if not 0 <= rate < 1:
+        raise ValueError(f"expected a rate in [0, 1), got {rate}")
+    keep = (rng.random(shape, np.float32) >= rate).astype(a.dtype)
+    keep /= a.dtype.type(1 - rate)
+    return a * keep, (lambda g: g * keep,)

@@ -1,0 +1,136 @@
+"""NumPy's operators and method names on ``Tensor``, each one an op. Importing this module installs them."""
+
+import numpy as np
+
+from minivit.ops import elementwise, linalg, loss, reduction, shape
+from minivit.tensor import Tensor
+
+
+def _reflected(function):
+    return lambda self, other: function(other, self)
+
+
+# --- operators ---------------------------------------------------------------------------------------------------
+
+Tensor.__add__ = elementwise.add
+Tensor.__radd__ = _reflected(elementwise.add)
+Tensor.__sub__ = elementwise.sub
+Tensor.__rsub__ = _reflected(elementwise.sub)
+Tensor.__mul__ = elementwise.mul
+Tensor.__rmul__ = _reflected(elementwise.mul)
+Tensor.__truediv__ = elementwise.div
+Tensor.__rtruediv__ = _reflected(elementwise.div)
+Tensor.__pow__ = elementwise.pow
+Tensor.__rpow__ = _reflected(elementwise.pow)
+Tensor.__matmul__ = linalg.matmul
+Tensor.__rmatmul__ = _reflected(linalg.matmul)
+Tensor.__neg__ = elementwise.neg
+Tensor.__pos__ = lambda self: self
+Tensor.__abs__ = elementwise.abs
+Tensor.__getitem__ = shape.getitem
+
+
+# --- comparisons: no gradient ------------------------------------------------------------------------------------
+
+
+def _comparison(ufunc):
+    def compare(self, other):
+        return Tensor(ufunc(self.data, other.data if isinstance(other, Tensor) else other))
+
+    return compare
+
+
+Tensor.__eq__ = _comparison(np.equal)
+Tensor.__ne__ = _comparison(np.not_equal)
+Tensor.__lt__ = _comparison(np.less)
+Tensor.__le__ = _comparison(np.less_equal)
+Tensor.__gt__ = _comparison(np.greater)
+Tensor.__ge__ = _comparison(np.greater_equal)
+Tensor.__hash__ = object.__hash__  # tensors are dictionary keys by identity, as in PyTorch
+
+
+def _iterate(self):
+    """The tensors along the first axis."""
+    if self.ndim == 0:
+        raise TypeError("iteration over a 0-d Tensor")
+    return (self[i] for i in range(len(self)))
+
+
+Tensor.__iter__ = _iterate
+
+
+def _argmax(self, axis=None):
+    """Index of the largest element, as an array; no gradient."""
+    return self.data.argmax(axis)
+
+
+def _argmin(self, axis=None):
+    """Index of the smallest element, as an array; no gradient."""
+    return self.data.argmin(axis)
+
+
+def _std(self, axis=None, keepdims=False, correction=0):
+    """Standard deviation, the root of ``var``."""
+    return elementwise.sqrt(reduction.var(self, axis, keepdims, correction))
+
+
+Tensor.argmax = _argmax
+Tensor.argmin = _argmin
+Tensor.std = _std
+
+
+# --- methods -----------------------------------------------------------------------------------------------------
+
+
+def _reshape(self, *sizes):
+    """``reshape(2, 3)`` or ``reshape((2, 3))``; one size may be -1."""
+    return shape.reshape(self, sizes[0] if len(sizes) == 1 else sizes)
+
+
+def _transpose(self, *axes):
+    """``transpose()`` reverses the axes; ``transpose(1, 0)`` or ``transpose((1, 0))`` permutes them."""
+    if len(axes) == 1 and not isinstance(axes[0], (int, np.integer)):
+        axes = axes[0]
+    return shape.transpose(self, axes or None)
+
+
+def _flatten(self, start=0, end=-1):
+    """Join the axes ``start`` to ``end`` (inclusive) into one."""
+    start, end = start % max(1, self.ndim), end % max(1, self.ndim)
+    sizes = self.shape[start : end + 1]
+    return shape.reshape(self, (*self.shape[:start], int(np.prod(sizes)), *self.shape[end + 1 :]))
+
+
+Tensor.reshape = _reshape
+Tensor.transpose = _transpose
+Tensor.permute = _transpose
+Tensor.flatten = _flatten
+Tensor.T = property(shape.transpose, doc="All axes reversed.")
+Tensor.astype = elementwise.astype
+Tensor.swapaxes = shape.swapaxes
+Tensor.squeeze = shape.squeeze
+Tensor.unsqueeze = shape.expand_dims
+Tensor.broadcast_to = shape.broadcast_to
+Tensor.split = shape.split
+Tensor.roll = shape.roll
+Tensor.flip = shape.flip
+Tensor.sum = reduction.sum
+Tensor.mean = reduction.mean
+Tensor.var = reduction.var
+Tensor.max = reduction.max
+Tensor.min = reduction.min
+Tensor.logsumexp = reduction.logsumexp
+Tensor.exp = elementwise.exp
+Tensor.log = elementwise.log
+Tensor.sqrt = elementwise.sqrt
+Tensor.abs = elementwise.abs
+Tensor.tanh = elementwise.tanh
+Tensor.sigmoid = elementwise.sigmoid
+Tensor.erf = elementwise.erf
+Tensor.relu = elementwise.relu
+Tensor.gelu = elementwise.gelu
+Tensor.clip = elementwise.clip
+Tensor.softmax = loss.softmax
+Tensor.log_softmax = loss.log_softmax
+Tensor.matmul = linalg.matmul
+Tensor.dot = linalg.matmul

@@ -1,0 +1,66 @@
+"""LayerNorm and BatchNorm."""
+
+import numpy as np
+
+from minivit.kernels import rows
+from minivit.tensor import op
+
+
+@op
+def layer_norm(x, weight, bias, /, eps=1e-5):
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last axis (Ba et al. 2016); the variance is biased.
+
+    Args:
+        x: (..., D). weight, bias: (D,).
+    """
+    if x.ndim < 1 or weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
+        raise ValueError("expected x of shape (..., D), and a weight and a bias of shape (D,)")
+    x2 = x.reshape(-1, x.shape[-1])
+    out, mean, rstd = rows.layer_norm(x2, weight, bias, eps)
+
+    def vjp(g):
+        dx, dweight, dbias = rows.layer_norm_backward(g.reshape(x2.shape), x2, weight, mean, rstd)
+        return dx.reshape(x.shape), dweight, dbias
+
+    return out.reshape(x.shape), vjp
+
+
+@op
+def batch_norm(x, weight, bias, /, running_mean, running_var, training, momentum=0.1, eps=1e-5):
+    """Normalise each channel over all other axes (Ioffe & Szegedy 2015).
+
+    Args:
+        x: (B, C, ...).
+        weight, bias: (C,).
+        running_mean, running_var: arrays (C,). In training updated in place,
+            ``r += momentum * (batch - r)``, with the unbiased variance; in evaluation used instead of the
+            batch's own statistics.
+        training: bool.
+    """
+    if x.ndim < 2 or not weight.shape == bias.shape == running_mean.shape == running_var.shape == x.shape[1:2]:
+        raise ValueError("expected x of shape (B, C, ...), and weight, bias and running statistics of shape (C,)")
+    axes = (0, *range(2, x.ndim))
+    shape = (-1,) + (1,) * (x.ndim - 2)
+    n = x.size // max(1, x.shape[1])
+    if training:
+        if n < 2:
+            raise ValueError("expected more than one value for each channel in training")
+        mean, variance = x.mean(axes), x.var(axes)
+        running_mean += momentum * (mean - running_mean)
+        running_var += momentum * (variance * (n / (n - 1)) - running_var)
+    else:
+        mean, variance = running_mean.astype(x.dtype), running_var.astype(x.dtype)
+    rstd = (1 / np.sqrt(variance + eps)).astype(x.dtype)
+    normed = (x - mean.reshape(shape)) * rstd.reshape(shape)
+
+    def vjp_x(g):
+        g = g * (weight * rstd).reshape(shape)
+        if training:  # the batch's statistics depend on x too
+            g = g - g.mean(axes, keepdims=True) - normed * (g * normed).mean(axes, keepdims=True)
+        return g
+
+    return normed * weight.reshape(shape) + bias.reshape(shape), (
+        vjp_x,
+        lambda g: (g * normed).sum(axes),
+        lambda g: g.sum(axes),
+    )

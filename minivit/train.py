@@ -1,0 +1,146 @@
+"""``python -m minivit.train``: train a network."""
+
+import json
+import shlex
+import sys
+import textwrap
+
+from minivit import command
+from minivit.training.config import DEFAULT_DATA, DEFAULT_MODEL, TrainConfig
+from minivit.training.recipes import RECIPES
+
+EPILOG = """\
+recipes:
+{recipes}
+
+examples:
+  python -m minivit.train                                   sl_vit on drawn shapes: no download, a few minutes
+  python -m minivit.train --data cifar100 --epochs 30       the paper's recipe with a shorter schedule
+  python -m minivit.train --data cifar10 --recipe quick --time-budget 10
+  python -m minivit.train --model vit --model-arg depth=4 embed_dim=96 --out runs/tiny
+  python -m minivit.train --resume                          go on with the newest run, exactly
+
+A run leaves config.json, log.jsonl, last.npz, best.npz and curves.png in its folder. Ctrl-C saves first.
+The last line of stdout is one JSON object; test_top1 and test_top5 are percentages, those of best.npz.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted after saving.
+"""
+
+
+def build_parser():
+    """Return the parser of this command. Options that are not given stay None: the recipe decides them."""
+    recipes = "\n".join(
+        textwrap.fill(f"  {recipe.name:<12}{recipe.description}", 88, subsequent_indent=" " * 14)
+        for recipe in RECIPES.values()
+    )
+    parser = command.Parser("train", description="Train a network.", epilog=EPILOG.format(recipes=recipes))
+
+    what = parser.add_argument_group("what to train (python -m minivit lists the names)")
+    what.add_argument("--model", metavar="NAME", help=f"network (default: {DEFAULT_MODEL})")
+    what.add_argument("--model-arg", dest="model_args", nargs="+", action="extend", type=_key_value,
+                      metavar="KEY=VALUE",
+                      help="constructor keywords, values as in JSON, such as depth=4 (default: the recipe's)")
+    what.add_argument("--data", metavar="NAME", help=f"data set, or folder:PATH (default: {DEFAULT_DATA})")
+    what.add_argument("--img-size", type=command.positive_int, metavar="N",
+                      help="pixels a side, for tiny_imagenet and folder:PATH (default: the data set's)")
+    what.add_argument("--limit-train", type=command.positive_int, metavar="N",
+                      help="use only so many training images (default: all)")
+    what.add_argument("--limit-test", type=command.positive_int, metavar="N",
+                      help="use only so many test images (default: all)")
+    command.add_data_options(what)
+
+    how = parser.add_argument_group("how to train (the defaults are those of the recipe)")
+    how.add_argument("--recipe", metavar="NAME",
+                     help="settings that the options below change one by one (default: quick for shapes10 "
+                     "and shapes100, small_data for all others)")
+    how.add_argument("--epochs", type=command.positive_int, metavar="N",
+                     help=f"passes over the data ({_by_recipe('epochs')}); the warm-up changes in proportion")
+    how.add_argument("--batch-size", type=command.positive_int, metavar="N",
+                     help=f"images in a step ({_by_recipe('batch_size')})")
+    how.add_argument("--lr", type=command.positive_float, metavar="X",
+                     help=f"peak learning rate ({_by_recipe('lr', lambda r: r.lr_for(DEFAULT_MODEL))})")
+    how.add_argument("--warmup-epochs", type=command.non_negative_float, metavar="X",
+                     help=f"linear warm-up before the cosine ({_by_recipe('warmup_epochs')})")
+    how.add_argument("--weight-decay", type=command.non_negative_float, metavar="X",
+                     help=f"of AdamW ({_by_recipe('weight_decay')})")
+    how.add_argument("--label-smoothing", type=command.fraction, metavar="X",
+                     help=f"share of the target spread over all classes ({_by_recipe('label_smoothing')})")
+    how.add_argument("--drop-path", type=command.fraction, metavar="X",
+                     help=f"stochastic depth ({_by_recipe('drop_path')})")
+    how.add_argument("--seed", type=command.non_negative_int, metavar="N",
+                     help="of weights, order and augmentation (default: 0); the data set stays the same")
+
+    run = parser.add_argument_group("the run")
+    run.add_argument("--out", metavar="DIR",
+                     help="folder of the run (default: the first free one of runs/MODEL-DATA, -2, -3 ...)")
+    run.add_argument("--resume", action="store_true",
+                     help="go on with the run in --out, or with the newest one; its settings cannot change")
+    run.add_argument("--time-budget", type=command.positive_float, metavar="MINUTES",
+                     help="stop then, test and save; --resume can finish the run (default: no limit)")
+    command.add_threads_option(run)
+    return parser
+
+
+def main(argv=None):
+    """Run the command. Returns the exit code."""
+    args = build_parser().parse_args(argv)
+    command.set_threads(args.threads)
+
+    from dataclasses import asdict
+
+    from minivit.training import loop
+    from minivit.training.config import resolve
+    from minivit.training.run_folder import RunFolder
+
+    said = vars(args)
+    overrides = {name: said[name] for name in TrainConfig.__dataclass_fields__ if said.get(name) is not None}
+    if "model_args" in overrides:
+        overrides["model_args"] = dict(overrides["model_args"])
+    options = {"data_dir": args.data_dir, "offline": args.offline, "time_budget": args.time_budget}
+    if args.resume:
+        folder = RunFolder.existing(args.out) if args.out else RunFolder.newest(args.model, args.data)
+        result = loop.resume(folder, overrides, **options)
+    else:
+        config = resolve(overrides)
+        folder = RunFolder.create(args.out, config.model, config.data)
+        result = loop.train(config, folder, **options)
+
+    if result.stopped_by is not None:
+        print(f"stopped by {result.stopped_by}; go on with: {_continuation(args, folder)}", file=sys.stderr)
+    if result.stopped_by == "interrupt":
+        return 130
+    line = asdict(result)
+    del line["stopped_by"]
+    for key, digits in (("test_top1", 2), ("test_top5", 2), ("seconds", 1), ("images_per_second", 1)):
+        line[key] = round(line[key], digits)
+    print(json.dumps(line))
+    return 0
+
+
+def _continuation(args, folder):
+    """The command line that resumes this run."""
+    words = ["python", "-m", "minivit.train", "--resume", "--out", str(folder.path)]
+    words += ["--data-dir", args.data_dir] if args.data_dir else []
+    words += ["--offline"] if args.offline else []
+    words += ["--threads", str(args.threads)] if args.threads else []
+    return shlex.join(words)
+
+
+def _by_recipe(name, get=None):
+    """``quick 10, small_data 100``: what each recipe says about an option."""
+    get = get or (lambda recipe: getattr(recipe, name))
+    return ", ".join(f"{recipe.name} {get(recipe):g}" for recipe in RECIPES.values())
+
+
+def _key_value(text):
+    """Option type: KEY=VALUE with a JSON value; anything else that VALUE may be is a string."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise command.argparse.ArgumentTypeError(f"must look like depth=4, not {text!r}")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+if __name__ == "__main__":
+    command.run("train", main)

@@ -1,0 +1,218 @@
+"""Checkpoints: one self-describing file that holds the network, its weights, and what they were trained for.
+
+A checkpoint is an ``.npz``, that is a zip of ``.npy`` arrays, with one more entry, ``metadata.json``.
+Entries are stored uncompressed, so a file can never unfold into more than its own size. Names of entries:
+
+    metadata.json             architecture, arguments, classes, normalisation; in ``last.npz`` the run's state
+    model/NAME.npy            parameters and buffers, under the names of ``model.state_dict()``
+    optimizer/NAME.npy        only in ``last.npz``: what ``Optimizer.state_dict()`` gives
+
+Reading trusts nothing: no pickles, every entry's CRC is verified, and array headers cannot claim more than
+the bytes that are there.
+"""
+
+import io
+import json
+import os
+import struct
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from minivit.errors import MinivitError, UsageError
+from minivit.models import create_model
+from minivit.training.atomic import atomic_write
+
+FORMAT = "minivit checkpoint"
+VERSION = 1
+METADATA = "metadata.json"
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Args:
+        path: the file.
+        architecture: name in the model registry.
+        arguments: constructor keywords, JSON values.
+        weights: name -> array, as ``model.state_dict()``.
+        data: name of the data set that the model was trained on, or None.
+        class_names: names of the classes in the order of the logits; empty when unknown.
+        mean, std: normalisation per channel, in units of [0, 1] pixels; None when unknown.
+        training: JSON values that describe the state of a run; None in a plain checkpoint.
+        optimizer: name -> array, empty in a plain checkpoint.
+    """
+
+    path: Path
+    architecture: str
+    arguments: dict
+    weights: dict
+    data: str | None = None
+    class_names: tuple = ()
+    mean: tuple | None = None
+    std: tuple | None = None
+    training: dict | None = None
+    optimizer: dict = field(default_factory=dict)
+
+    def build(self):
+        """Return the model with these weights, in eval mode.
+
+        Raises:
+            MinivitError: this version has no such model, or the weights do not fit it.
+        """
+        try:
+            model = create_model(self.architecture, **self.arguments)
+            model.load_state_dict(self.weights)
+        except MinivitError as error:
+            raise MinivitError(f"{self.path} does not fit this version of minivit: {error}") from error
+        return model.eval()
+
+
+def save(path, model, *, data=None, class_names=(), mean=None, std=None, training=None, optimizer=None):
+    """Write ``model`` to ``path``, atomically: whatever happens, the old file or the new one is there, whole.
+
+    Args:
+        path: file name, by custom ending in ``.npz``.
+        model: a network from ``minivit.create_model``.
+        others: see :class:`Checkpoint`; ``optimizer`` is an ``Optimizer.state_dict()``.
+
+    Raises:
+        MinivitError: the file cannot be written.
+    """
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": model.architecture,
+        "arguments": model.arguments,
+        "data": data,
+        "class_names": list(class_names),
+        "mean": None if mean is None else [float(x) for x in mean],
+        "std": None if std is None else [float(x) for x in std],
+        "training": training,
+    }
+    arrays = {f"model/{name}": array for name, array in model.state_dict().items()}
+    arrays |= {f"optimizer/{name}": array for name, array in (optimizer or {}).items()}
+    with atomic_write(Path(path)) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(_entry(METADATA), json.dumps(metadata, indent=1))
+        for name, array in arrays.items():
+            with archive.open(_entry(name + ".npy"), "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asarray(array, order="C"), allow_pickle=False)
+
+
+def load(path):
+    """Read a checkpoint and return its model in eval mode.
+
+    Raises:
+        MinivitError: no such file, or it is not a whole checkpoint that this version understands.
+    """
+    return read(path).build()
+
+
+def check_fits(saved, dataset):
+    """Check that a data set has the classes and the image size that the checkpoint ``saved`` was trained for.
+
+    Raises:
+        UsageError: saying in which of the two they differ.
+    """
+    classes, size = saved.arguments["num_classes"], saved.arguments["img_size"]
+    if classes != dataset.num_classes:
+        raise UsageError(
+            f"the checkpoint knows {classes} classes, but {dataset.name} has {dataset.num_classes}"
+        )
+    if size != dataset.img_size:
+        raise UsageError(
+            f"the checkpoint takes images of {size}x{size}, but those of {dataset.name} are "
+            f"{dataset.img_size}x{dataset.img_size}"
+        )
+    if saved.class_names and saved.class_names != tuple(dataset.class_names):
+        theirs = next(
+            pair for pair in zip(saved.class_names, dataset.class_names, strict=True) if pair[0] != pair[1]
+        )
+        raise UsageError(
+            f"the checkpoint was trained on other classes than those of {dataset.name}: "
+            f"{theirs[0]!r} where that has {theirs[1]!r}"
+        )
+
+
+def read(path):
+    """Read and verify a checkpoint.
+
+    Returns:
+        Checkpoint.
+
+    Raises:
+        MinivitError: in one line, why the file is not one.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MinivitError(f"no such checkpoint: {path}")
+    try:
+        return _read(path)
+    except OSError as error:
+        raise MinivitError(f"cannot read {path}: {error.strerror or error}") from error
+    except _DAMAGE as error:
+        raise MinivitError(f"{path} is damaged or not a checkpoint of minivit: {error}") from error
+
+
+# What zipfile, the .npy header parser and json raise when they meet bytes that make no sense.
+_DAMAGE = (
+    zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError, struct.error,
+    NotImplementedError, RuntimeError, SyntaxError, OverflowError, MemoryError,
+)  # fmt: skip
+
+
+def _read(path):
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if METADATA not in archive.namelist():
+            raise ValueError(f"it has no entry {METADATA}")
+        stored = all(e.compress_type == zipfile.ZIP_STORED for e in entries)
+        if not stored or sum(e.file_size for e in entries) > os.path.getsize(path):
+            raise ValueError("its entries are compressed or overlap")
+        metadata = json.loads(archive.read(METADATA))
+        if metadata["format"] != FORMAT:
+            raise ValueError(f"its metadata names another format, {metadata['format']!r}")
+        if metadata["version"] > VERSION:
+            raise MinivitError(
+                f"{path} was written by a newer minivit (format {metadata['version']}; this one reads up to "
+                f"{VERSION}): upgrade minivit"
+            )
+        groups = {"model": {}, "optimizer": {}}
+        for name in archive.namelist():
+            if name != METADATA:
+                group, _, rest = name.removesuffix(".npy").partition("/")
+                groups[group][rest] = _parse_array(archive.read(name))  # read() verifies the CRC
+    return Checkpoint(
+        path=path,
+        architecture=metadata["architecture"],
+        arguments=dict(metadata["arguments"]),
+        weights=groups["model"],
+        data=metadata["data"],
+        class_names=tuple(metadata["class_names"]),
+        mean=None if metadata["mean"] is None else tuple(metadata["mean"]),
+        std=None if metadata["std"] is None else tuple(metadata["std"]),
+        training=metadata["training"],
+        optimizer=groups["optimizer"],
+    )
+
+
+def _parse_array(raw):
+    """Return the array of a ``.npy`` entry. Its header is believed only as far as the bytes reach."""
+    stream = io.BytesIO(raw)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("an entry is not a .npy array of version 1.0")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.hasobject or fortran_order:
+        raise ValueError("an entry holds Python objects or is in Fortran order")
+    data = raw[stream.tell() :]
+    if len(data) != dtype.itemsize * int(np.prod(shape, dtype=object)):
+        raise ValueError("an array is not of the size that its header states")
+    return np.frombuffer(bytearray(data), dtype).reshape(shape)
+
+
+def _entry(name):
+    """A zip entry without a time stamp, so that equal checkpoints are equal files."""
+    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))

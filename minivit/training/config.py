@@ -1,0 +1,103 @@
+"""The settings of one run, fully resolved: a recipe, and what the user said instead."""
+
+from dataclasses import asdict, dataclass, fields
+
+from minivit.errors import UsageError
+from minivit.training.recipes import get_recipe
+
+DEFAULT_MODEL = "sl_vit"
+DEFAULT_DATA = "shapes10"
+
+FROM_DATA = ("num_classes", "img_size", "in_chans", "seed", "drop_path_rate")
+"""Constructor keywords that are no model arguments of a run: the data set or another option gives them."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the result of a run. Written to ``config.json``, and kept in every
+    ``last.npz``.
+
+    The fields without a comment are those of :class:`~minivit.training.recipes.Recipe`.
+    """
+
+    model: str  # name in the model registry
+    data: str  # name of the data set, or folder:PATH
+    recipe: str
+    seed: int  # of the initial weights, the order of the images, crops, flips, dropout; not of the data set
+    limit_train: int | None  # use only so many training images
+    limit_test: int | None
+    img_size: int | None  # None: the data set's own size
+    model_args: dict  # constructor keywords beyond those that the data set gives
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    warmup_epochs: float
+    label_smoothing: float
+    drop_path: float
+    min_lr: float
+    warmup_lr: float
+    clip: float
+    crop_padding: int
+    flip: bool
+    repeats: int
+    decay_all: bool
+    drop_last: bool
+
+    def as_dict(self):
+        """Return the fields as a dict that JSON can hold."""
+        return asdict(self)
+
+
+def resolve(overrides):
+    """Lay the user's settings over the recipe.
+
+    Args:
+        overrides: field name -> value, only what the user said. A changed ``epochs`` takes the recipe's
+            warm-up along in proportion, unless ``warmup_epochs`` is there too.
+
+    Returns:
+        TrainConfig.
+
+    Raises:
+        UsageError: unknown recipe, or values that contradict each other.
+    """
+    said = dict(overrides)
+    model, data = said.get("model", DEFAULT_MODEL), said.get("data", DEFAULT_DATA)
+    recipe = get_recipe(said.get("recipe"), data)
+    values = {f.name: getattr(recipe, f.name, None) for f in fields(TrainConfig)}
+    values.update(model=model, data=data, recipe=recipe.name, seed=0, lr=recipe.lr_for(model))
+    if "epochs" in said:
+        values["warmup_epochs"] = recipe.warmup_epochs * said["epochs"] / recipe.epochs
+    values.update({name: value for name, value in said.items() if name not in ("recipe", "model_args")})
+    values["model_args"] = recipe.model_args_for(model) | said.get("model_args", {})
+    _validate(values)
+    return TrainConfig(**values)
+
+
+def _validate(values):
+    taken = [name for name in FROM_DATA if name in values["model_args"]]
+    if taken:
+        raise UsageError(
+            f"{taken[0]} is not a model argument of a run: the data set gives num_classes, img_size "
+            "and in_chans, and --seed and --drop-path the others"
+        )
+    if values["warmup_epochs"] > values["epochs"]:
+        raise UsageError(
+            f"a warm-up of {values['warmup_epochs']:g} epochs is longer than the run of {values['epochs']}"
+        )
+
+
+def differences(config, overrides):
+    """Return one phrase for each setting in ``overrides`` that is not what ``config`` holds.
+
+    Used when a run is resumed: a setting that is repeated is fine, one that is changed is not.
+    """
+    phrases = []
+    for name, value in overrides.items():
+        if name == "model_args":
+            pairs = [(f"--model-arg {key}=", new, config.model_args.get(key)) for key, new in value.items()]
+        else:
+            pairs = [("--" + name.replace("_", "-") + " ", value, getattr(config, name))]
+        phrases += [f"{option}{new} (the run has {old})" for option, new, old in pairs if new != old]
+    return phrases

@@ -1,0 +1,169 @@
+"""AdamW, SGD and gradient clipping.
+
+An optimiser owns a list of named parameters and changes their arrays in place. The learning rate is a plain
+attribute: the loop sets ``optimizer.lr`` before each step.
+"""
+
+import math
+
+import numpy as np
+
+from minivit.errors import MinivitError
+from minivit.kernels.adamw import adamw_step
+
+
+def decay_all(name, parameter):
+    """Weight-decay group of the small-data recipe: every parameter, norms, biases and embeddings too."""
+    return True
+
+
+def decay_weights(name, parameter):
+    """The usual group: all but vectors (norms, biases, scales), class tokens and position embeddings."""
+    return parameter.data.ndim > 1 and name.rpartition(".")[2] not in ("cls_token", "dist_token", "pos_embed")
+
+
+class Optimizer:
+    """What AdamW and SGD share: the parameters, which of them decay, and the saving of per-parameter state.
+
+    Args:
+        named_parameters: pairs ``(name, parameter)``, as ``model.named_parameters()`` gives them.
+        lr: learning rate.
+        weight_decay: strength of the decay, 0 for none.
+        decays: predicate ``(name, parameter) -> bool`` that says which parameters decay.
+    """
+
+    slots = ()
+    """Names of the arrays kept for each parameter."""
+
+    def __init__(self, named_parameters, lr, weight_decay=0.0, decays=decay_all):
+        self.lr, self.steps = lr, 0
+        self.parameters = dict(named_parameters)
+        for p in self.parameters.values():
+            p.data = np.ascontiguousarray(p.data)  # the steps below write through flat views
+        self.weight_decay = {n: weight_decay if decays(n, p) else 0.0 for n, p in self.parameters.items()}
+        self.state = {
+            slot: {name: np.zeros_like(p.data) for name, p in self.parameters.items()} for slot in self.slots
+        }
+
+    def zero_grad(self):
+        """Drop all gradients, so that their memory is free until the next backward."""
+        for p in self.parameters.values():
+            p.grad = None
+
+    def step(self):
+        """Update every parameter that has a gradient."""
+        self.steps += 1
+        for name, p in self.parameters.items():
+            if p.grad is not None:
+                self._update(name, p)
+
+    def _update(self, name, p):
+        raise NotImplementedError
+
+    def state_dict(self):
+        """Return name -> array: ``steps`` and one ``SLOT.NAME`` for each slot and parameter (not copies)."""
+        arrays = {f"{slot}.{name}": a for slot, named in self.state.items() for name, a in named.items()}
+        return {"steps": np.array(self.steps, np.int64), **arrays}
+
+    def load_state_dict(self, arrays):
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            MinivitError: names or shapes are not those of this optimiser and its parameters.
+        """
+        mine = self.state_dict()
+        wrong = sorted(mine.keys() ^ arrays.keys())
+        wrong += [name for name in mine.keys() & arrays.keys() if mine[name].shape != arrays[name].shape]
+        if wrong:
+            raise MinivitError(
+                f"optimiser state does not fit the model: {len(wrong)} entries differ, first {wrong[0]!r}"
+            )
+        self.steps = int(arrays["steps"])
+        for slot, named in self.state.items():
+            for name, array in named.items():
+                array[...] = arrays[f"{slot}.{name}"]
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2).
+
+        m <- b1 m + (1 - b1) g              v <- b2 v + (1 - b2) g^2
+        p <- p (1 - lr decay) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+    Args:
+        betas: (b1, b2), the decays of the two running means.
+        eps: keeps the quotient finite.
+        others: see :class:`Optimizer`.
+    """
+
+    slots = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self, named_parameters, lr=1e-3, weight_decay=0.05, decays=decay_all, betas=(0.9, 0.999), eps=1e-8
+    ):
+        super().__init__(named_parameters, lr, weight_decay, decays)
+        self.betas, self.eps = betas, eps
+
+    def _update(self, name, p):
+        adamw_step(
+            p.data,
+            p.grad,
+            self.state["exp_avg"][name],
+            self.state["exp_avg_sq"][name],
+            step=self.steps,
+            lr=self.lr,
+            weight_decay=self.weight_decay[name],
+            betas=self.betas,
+            eps=self.eps,
+        )
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, in PyTorch's form (the learning rate stays outside the
+    buffer).
+
+        d <- g + decay p        buf <- momentum buf + d        p <- p - lr buf
+
+    With ``nesterov`` the last step uses ``d + momentum buf`` (Sutskever et al., ICML 2013).
+
+    Args:
+        momentum: 0 for plain gradient descent.
+        nesterov: look one momentum step ahead.
+        others: see :class:`Optimizer`.
+    """
+
+    slots = ("momentum_buffer",)
+
+    def __init__(
+        self, named_parameters, lr, momentum=0.9, nesterov=False, weight_decay=0.0, decays=decay_all
+    ):
+        super().__init__(named_parameters, lr, weight_decay, decays)
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def _update(self, name, p):
+        d = p.grad + p.data * self.weight_decay[name]
+        buffer = self.state["momentum_buffer"][name]
+        buffer *= self.momentum
+        buffer += d
+        p.data -= self.lr * (d + self.momentum * buffer if self.nesterov else buffer)
+
+
+def clip_grad_norm(parameters, max_norm):
+    """Scale all gradients together so that their joint Euclidean norm is at most ``max_norm``.
+
+    Args:
+        parameters: the parameters; those without a gradient count as zero.
+        max_norm: positive bound.
+
+    Returns:
+        The norm before clipping, a float; inf or nan if any gradient is, and then nothing is scaled.
+
+    Source: Pascanu et al., arXiv 1211.5063; the 1e-6 in the quotient is PyTorch's.
+    """
+    parameters = [p for p in parameters if p.grad is not None]
+    norm = math.sqrt(sum(float(np.vdot(p.grad, p.grad)) for p in parameters))
+    scale = max_norm / (norm + 1e-6)
+    if math.isfinite(norm) and scale < 1:
+        for p in parameters:
+            p.grad *= scale
+    return norm
