@@ -24,7 +24,7 @@ def main(argv=None):
         "commands (each answers to --help)",
         {f"python -m minivit.{name}": text for name, text in COMMANDS.items()},
     )
-    _section("models", {name: text for name, (text, _) in describe_models().items()})
+    _section("models", describe_models())
     _section("data sets", DATASETS)
     _section("recipes", {recipe.name: recipe.description for recipe in RECIPES.values()})
     _section("in force here", describe_environment())

@@ -47,10 +47,10 @@ def save_curves(path, rows, title):
     accuracy.plot(epochs, [row["test_top1"] for row in rows], color=ACCURACY, marker=marker, label="top-1")
     accuracy.set_title("test accuracy (%)")
     accuracy.set_ylim(0, 102)
-    accuracy.legend(loc="lower right")
+    accuracy.legend()
 
     rate.plot(epochs, [row["lr"] for row in rows], color=RATE, marker=marker)
-    rate.set_title("learning rate at the end of the epoch")
+    rate.set_title("learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
     for axes in (loss, accuracy, rate):

@@ -102,9 +102,10 @@ def _check_path(archive, name):
 
 
 def _unreadable(archive, error):
-    if isinstance(error, DAMAGED):
-        return MinivitError(f"{archive} is truncated or corrupt ({error}): delete it to download it again")
-    return MinivitError(f"{archive} cannot be read ({error.strerror})")
+    if not isinstance(error, DAMAGED):
+        return MinivitError(f"{archive} cannot be read ({error.strerror})")
+    reason = str(error).partition("\n")[0].rstrip(":") or "no content"  # tarfile lists its tries line by line
+    return MinivitError(f"{archive} is truncated or corrupt ({reason}): delete it to download it again")
 
 
 def is_writable(folder):

@@ -78,8 +78,8 @@ CIFAR100 = CifarLayout(
 def load_cifar(name, layout, data_dir, *, offline, note):
     """Load a CIFAR data set from its unpacked folder, its archive, or the network, in that order.
 
-    An archive is read in memory, checked, and then unpacked beside itself, so that the next start is quick. In a
-    folder that cannot be written to it is read again each time.
+    An archive is read in memory, checked, and then unpacked beside itself, so that the next start is quick.
+    In a folder that cannot be written to it is read again each time.
 
     Raises:
         MinivitError: nothing to load, or what is there is damaged or not in the official layout.

@@ -155,9 +155,8 @@ def _read(folder, name, img_size, stamp):
 def _move_into_place(temporary, target):
     """Rename ``temporary`` to ``target``, after moving a stale ``target`` out of the way."""
     stale = temporary.with_name(f"{temporary.name}-stale")
-    # Where another process does the same at this moment, one of the two wins; both caches are as good.
-    with suppress(OSError):
+    with suppress(OSError):  # there is none, or another process was quicker
         os.rename(target, stale)
-    with suppress(FileExistsError):
+    with suppress(OSError):  # another process put its own cache there: as good as this one, or found wanting
         move_folder(temporary, target)
     shutil.rmtree(stale, ignore_errors=True)

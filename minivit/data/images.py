@@ -22,7 +22,7 @@ def decode(content, img_size, where):
         MinivitError: Pillow is not installed, or the image is damaged or of an unknown format.
     """
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise MinivitError('reading image files needs Pillow: pip install "minivit[images]"') from error
     try:
@@ -36,5 +36,8 @@ def decode(content, img_size, where):
             if image.size != (img_size, img_size):
                 image = ImageOps.fit(image, (img_size, img_size), method=Image.Resampling.BICUBIC)
             return np.asarray(image).transpose(2, 0, 1)
+    except UnidentifiedImageError as error:
+        raise MinivitError(f"{where} is not an image: replace or remove it") from error
     except Exception as error:  # every format's parser fails in its own way
-        raise MinivitError(f"{where} cannot be read as an image ({error}): replace or remove it") from error
+        reason = str(error).partition("\n")[0]
+        raise MinivitError(f"{where} is a damaged image ({reason}): replace or remove it") from error

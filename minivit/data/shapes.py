@@ -1,9 +1,9 @@
 """Data sets that need no download: ten shapes, drawn from signed distance functions, in ten textures.
 
 ``shapes10`` asks for the shape; ``shapes100`` for shape and texture (class ``10 * shape + texture``). Images
-are 32x32 RGB. Position, size, rotation, colours, background, an occluding curtain and noise are random, and so
-is whether the shape is lighter or darker than its background: single pixels say next to nothing, so a linear
-model fails, while a network that composes edges into outlines succeeds.
+are 32x32 RGB. Position, size, rotation, colours, background, an occluding curtain and noise are random, and
+so is whether the shape is lighter or darker than its background: single pixels say next to nothing, so a
+linear model fails, while a network that composes edges into outlines succeeds.
 
 Sizes: 20,000 training and 2,000 test images, equally many of each class. Images are drawn in chunks of 500,
 each from its own generator, keyed by seed, split and chunk: image ``i`` is the same however many are drawn.

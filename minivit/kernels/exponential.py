@@ -44,6 +44,7 @@ def _exp_overload(x):
 
     def exp32(x):
         f = np.float32
+        underflow = x < f(-87.33)  # to exactly 0, so that masked attention is exactly 0
         x = min(max(x, f(-87.33)), f(88.72)) if x == x else x
         k = np.floor(x * f(1.44269504) + f(0.5))
         r = x - k * f(0.693359375) - k * f(-2.12194440e-4)
@@ -54,7 +55,7 @@ def _exp_overload(x):
         p = p * r + f(1.6666665459e-1)
         p = p * r + f(5.0000001201e-1)
         p = p * r * r + r + f(1)
-        return p * _bits_to_float((np.int32(k) + np.int32(127)) << np.int32(23))
+        return f(0) if underflow else p * _bits_to_float((np.int32(k) + np.int32(127)) << np.int32(23))
 
     return exp32
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from minivit.errors import UsageError
 
-_PIECES = 4  # for each thread
+_PIECES = 2  # for each thread
 _pool = None
 _threads = None
 

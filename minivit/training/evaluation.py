@@ -63,14 +63,16 @@ def evaluate(model, split, mean, std, batch_size=BATCH_SIZE, on_batch=None):
 
 
 def count_hits(logits, labels, k=5):
-    """Count the labels ``(B,)`` that are the highest of the logits ``(B, C)``, and that are among the ``k``
-    highest.
+    """Count the labels ``(B,)`` that are the highest, and among the ``k`` highest, of the logits ``(B, C)``.
 
     A label's rank is the number of logits above its own, and of equal ones before it, so that a network that
-    gives all classes the same logit is not counted as right, and NaN never is.
+    gives all classes the same logit is not taken to be right. A row with NaN never is.
+
+    Returns:
+        Two integers.
     """
-    rows = np.arange(len(labels))
-    own = logits[rows, labels][:, None]
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
     before = np.arange(logits.shape[1]) < labels[:, None]
-    rank = ((logits > own) | ((logits == own) & before) | np.isnan(logits) | np.isnan(own)).sum(axis=1)
-    return int((rank == 0).sum()), int((rank < k).sum())
+    rank = ((logits > own) | ((logits == own) & before)).sum(axis=1)
+    valid = ~np.isnan(logits).any(axis=1)
+    return int((valid & (rank == 0)).sum()), int((valid & (rank < k)).sum())

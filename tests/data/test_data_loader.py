@@ -57,7 +57,8 @@ def test_without_shuffle_the_order_is_the_stored_one():
     prefetch=st.integers(0, 3),
 )
 def test_an_epoch_is_whole_permutations(count, batch_size, repeats, epoch, prefetch):
-    loader = DataLoader(numbered(count), batch_size, shuffle=True, repeats=repeats, prefetch=prefetch, **PLAIN)
+    settings = {"shuffle": True, "repeats": repeats, "prefetch": prefetch, **PLAIN}
+    loader = DataLoader(numbered(count), batch_size, **settings)
     batches = list(loader.epoch(epoch))
     assert len(batches) == len(loader)
     assert all(len(labels) == batch_size for _, labels in batches[:-1])

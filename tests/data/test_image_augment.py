@@ -13,7 +13,7 @@ def images_of(count, height=8, width=8, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, 3, height, width), np.uint8)
 
 
-@given(padding=st.integers(1, 5), height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 1000))
+@given(padding=st.integers(1, 5), height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 99))
 def test_crop_equals_a_loop_over_images(padding, height, width, seed):
     images = images_of(6, height, width, seed)
     cropped = random_crop(images, padding, np.random.default_rng(seed))

@@ -16,7 +16,12 @@ from minivit.errors import MinivitError, UsageError
 from minivit.training import checkpoint
 
 KEYWORDS = {"num_classes": 3, "img_size": 8, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2}
-DESCRIPTION = {"data": "pets", "class_names": ("cat", "dog", "eel"), "mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.3)}
+DESCRIPTION = {
+    "data": "pets",
+    "class_names": ("cat", "dog", "eel"),
+    "mean": (0.5, 0.4, 0.3),
+    "std": (0.1, 0.2, 0.3),
+}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +76,10 @@ def test_what_is_saved_is_loaded(model, path):
 
 def test_the_file_describes_itself(model, path):
     saved = checkpoint.read(path)
-    assert (saved.architecture, saved.arguments) == (model.architecture, json.loads(json.dumps(model.arguments)))
+    assert (saved.architecture, saved.arguments) == (
+        model.architecture,
+        json.loads(json.dumps(model.arguments)),
+    )
     assert {name: getattr(saved, name) for name in DESCRIPTION} == DESCRIPTION
     assert saved.training is None and saved.optimizer == {}
 
@@ -83,7 +91,11 @@ def test_numpy_reads_it_too(model, path):
 
 
 def test_state_of_a_run_is_kept(model, tmp_path):
-    optimizer = {"steps": np.array(12), "exp_avg.w": np.arange(6.0).reshape(2, 3), "empty": np.zeros((0, 2), np.float32)}
+    optimizer = {
+        "steps": np.array(12),
+        "exp_avg.w": np.arange(6.0).reshape(2, 3),
+        "empty": np.zeros((0, 2), np.float32),
+    }
     training = {"epoch": 3, "generator": np.random.default_rng(1).bit_generator.state}
     checkpoint.save(tmp_path / "last.npz", model, training=training, optimizer=optimizer)
     saved = checkpoint.read(tmp_path / "last.npz")
@@ -129,7 +141,9 @@ def test_a_flipped_byte_is_refused_or_harmless(model, path):
     assert refused > 200
 
 
-@pytest.mark.parametrize("content", [b"", b"hello, I am a text file\n" * 40, os.urandom(5000), b"PK\x05\x06" + bytes(18)])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello, I am a text file\n" * 40, os.urandom(5000), b"PK\x05\x06" + bytes(18)]
+)
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "other.npz"
     path.write_bytes(content)
@@ -185,8 +199,9 @@ def test_newer_formats_are_refused(path):
 
 @pytest.mark.parametrize(
     "values",
-    [{"format": "other"}, {"version": "one"}, {"arguments": 3}, {"architecture": "sl_vitt"}, {"arguments": {"depht": 1}},
-     {"architecture": None}, {"arguments": KEYWORDS | {"depth": 2}}, {"arguments": KEYWORDS | {"embed_dim": 12}}],
+    [{"format": "other"}, {"version": "one"}, {"arguments": 3}, {"architecture": "sl_vitt"},
+     {"arguments": {"depht": 1}}, {"architecture": None}, {"arguments": KEYWORDS | {"depth": 2}},
+     {"arguments": KEYWORDS | {"embed_dim": 12}}],
 )  # fmt: skip
 def test_metadata_that_makes_no_sense_is_refused(path, values):
     edit_metadata(path, **values)
@@ -245,7 +260,7 @@ import minivit
 from minivit.training import checkpoint
 
 path, kills = Path(sys.argv[1]), int(sys.argv[2])
-model = minivit.create_model("sl_vit", num_classes=3, img_size=8, patch_size=4, embed_dim=8, depth=1, num_heads=2)
+model = minivit.create_model("sl_vit", num_classes=3, img_size=8, embed_dim=8, depth=1, num_heads=2)
 checkpoint.save(path, model, training={"save": 0})
 random.seed(0)
 seen = set()

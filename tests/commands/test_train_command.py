@@ -1,0 +1,392 @@
+"""``minivit.train`` and its companions as a user calls them: in processes of their own."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minivit import __main__ as overview
+from minivit import command, evaluate, train
+from minivit.training import checkpoint
+
+ROOT = Path(__file__).parents[2]
+WAY_ON = "python -m minivit.train --resume"
+TINY = ["--limit-train", "64", "--limit-test", "32", "--batch-size", "16", "--threads", "1"]
+TINY += ["--model-arg", "depth=1", "embed_dim=16", "num_heads=2"]
+
+
+def start(module, *arguments, cwd, **options):
+    """Start ``python -m MODULE ARGUMENTS`` with the project on its path and warnings as errors."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", module, *arguments],
+        cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+def run(module, *arguments, cwd):
+    """Run a command to its end. Returns (exit code, stdout, stderr)."""
+    process = start(module, *arguments, cwd=cwd)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory):
+    """A folder in which one tiny run of two epochs was trained; its folder is runs/sl_vit-shapes10."""
+    cwd = tmp_path_factory.mktemp("workplace")
+    code, out, err = run("minivit.train", "--epochs", "2", *TINY, cwd=cwd)
+    assert code == 0, err
+    (cwd / "stdout").write_text(out)
+    (cwd / "stderr").write_text(err)
+    return cwd
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """``call(main, *arguments)`` -> (exit code, stdout, stderr), like a command but in this process."""
+
+    def run(module, *arguments):
+        name = module.__name__.rpartition(".")[2]
+        monkeypatch.setattr(command, "set_threads", lambda count: None)  # this process keeps its own
+        with pytest.raises(SystemExit) as stop:
+            command.run(None if name == "__main__" else name, module.main, [str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return run
+
+
+def assert_one_line(err, *words):
+    """Standard error is one line, without a traceback, that says ``words``."""
+    assert err.count("\n") == 1 and err.endswith("\n"), err
+    assert "Traceback" not in err
+    assert all(word in err for word in words), err
+
+
+class TestTrain:
+    def test_the_last_line_is_the_result(self, workplace):
+        result = json.loads((workplace / "stdout").read_text().splitlines()[-1])
+        assert set(result) == {
+            "model", "data", "parameters", "epochs", "test_top1", "test_top5", "seconds",
+            "images_per_second", "checkpoint",
+        }  # fmt: skip
+        assert (result["model"], result["data"], result["epochs"]) == ("sl_vit", "shapes10", 2)
+        assert result["checkpoint"] == "runs/sl_vit-shapes10/best.npz"
+        model = checkpoint.load(workplace / result["checkpoint"])
+        assert result["parameters"] == model.num_parameters()
+        rows = [
+            json.loads(line)
+            for line in (workplace / "runs/sl_vit-shapes10/log.jsonl").read_text().splitlines()
+        ]
+        assert result["test_top1"] == max(row["test_top1"] for row in rows)
+        assert set(rows[0]) >= {
+            "epoch", "train_loss", "test_top1", "test_top5", "lr", "images_per_second", "seconds",
+        }  # fmt: skip
+
+    def test_no_progress_bar_without_a_terminal(self, workplace):
+        assert (workplace / "stderr").read_text() == ""
+
+    def test_threads_are_recorded(self, workplace):
+        environment = json.loads((workplace / "runs/sl_vit-shapes10/config.json").read_text())["environment"]
+        assert environment["threads"] == 1
+        assert {"python", "numpy", "numba", "scipy", "minivit", "cpu", "blas", "kernels"} <= set(environment)
+
+    def test_a_second_run_takes_the_next_folder(self, workplace, call, monkeypatch):
+        monkeypatch.chdir(workplace)
+        code, out, _ = call(train, "--epochs", 1, "--time-budget", "1e-9", *TINY)
+        assert code == 0
+        assert json.loads(out.splitlines()[-1])["checkpoint"] == "runs/sl_vit-shapes10-2/best.npz"
+
+    def test_resuming_a_finished_run(self, workplace, call, monkeypatch):
+        monkeypatch.chdir(workplace)
+        code, out, err = call(train, "--resume", "--out", "runs/sl_vit-shapes10")
+        assert (code, err) == (0, "")
+        assert out.splitlines()[-1] == (workplace / "stdout").read_text().splitlines()[-1]
+
+    def test_time_budget_names_the_way_on(self, tmp_path, call):
+        code, out, err = call(train, "--time-budget", "1e-9", "--out", tmp_path / "run", *TINY)
+        assert code == 0
+        assert_one_line(
+            err, f"stopped by time budget; go on with: python -m minivit.train --resume --out {tmp_path}"
+        )
+        assert json.loads(out.splitlines()[-1])["epochs"] == 0
+
+    def test_a_folder_of_images(self, tmp_path, call):
+        image = pytest.importorskip("PIL.Image")
+        rng = np.random.default_rng(0)
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / name).mkdir(parents=True)
+            for i in range(10):
+                image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(
+                    tmp_path / "pets" / name / f"{i}.png"
+                )
+        options = f"--data folder:{tmp_path}/pets --data-dir {tmp_path}/data --img-size 16 --epochs 1 --batch-size 4"
+        tiny = "--model-arg depth=1 embed_dim=16 num_heads=2"
+        code, out, err = call(train, *options.split(), *tiny.split(), "--out", tmp_path / "run")
+        assert code == 0, err
+        code, again, err = call(evaluate, tmp_path / "run" / "best.npz", "--data-dir", tmp_path / "data")
+        assert code == 0, err
+        assert json.loads(again.splitlines()[-1])["top1"] == json.loads(out.splitlines()[-1])["test_top1"]
+
+
+# Dozens of epochs, so that a run is sure to be in the middle when the signal comes.
+LONG = ["--epochs", "30", "--seed", "3", "--drop-path", "0.2", "--out", "run", *TINY]
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """The end of the run ``LONG`` when nothing interrupts it."""
+    cwd = tmp_path_factory.mktemp("whole")
+    code, _, err = run("minivit.train", *LONG, cwd=cwd)
+    assert code == 0, err
+    return checkpoint.read(cwd / "run" / "last.npz")
+
+
+class TestInterruptions:
+    def assert_resumes_to(self, whole, cwd):
+        code, out, err = run("minivit.train", "--resume", "--out", "run", "--threads", "1", cwd=cwd)
+        assert code == 0, err
+        assert json.loads(out.splitlines()[-1])["epochs"] == 30
+        ended = checkpoint.read(cwd / "run" / "last.npz")
+        for name, array in whole.weights.items():
+            np.testing.assert_array_equal(ended.weights[name], array, err_msg=name)
+        log = [json.loads(line) for line in (cwd / "run" / "log.jsonl").read_text().splitlines()]
+        assert [row["epoch"] for row in log] == list(range(1, 31))
+        assert [row["train_loss"] for row in log] == [
+            row["train_loss"] for row in whole.training["state"]["rows"]
+        ]
+
+    def wait_for_rows(self, process, count):
+        """Read stdout until that many epochs are reported: two lines and the head of the table come first."""
+        for _ in range(3 + count):
+            assert process.stdout.readline(), process.stderr.read()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_saves_and_tells_how_to_go_on(self, whole, tmp_path, number):
+        process = start("minivit.train", *LONG, cwd=tmp_path)
+        self.wait_for_rows(process, 3)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert "Traceback" not in err
+        assert f"go on with: {WAY_ON} --out run --threads 1\n" in err
+        assert '"test_top1"' not in out
+        if number == signal.SIGINT:
+            self.assert_resumes_to(whole, tmp_path)
+
+    def test_kills_at_any_moment(self, whole, tmp_path):
+        rng = np.random.default_rng(0)
+        arguments = LONG
+        for _ in range(4):
+            process = start("minivit.train", *arguments, cwd=tmp_path)
+            self.wait_for_rows(process, 1)
+            time.sleep(rng.uniform(0, 0.1))
+            process.kill()
+            process.communicate()
+            arguments = ["--resume", "--out", "run", "--threads", "1"]
+        self.assert_resumes_to(whole, tmp_path)
+
+
+class TestTrainRefuses:
+    @pytest.mark.parametrize(
+        "arguments, words",
+        [
+            ("--model sl_vitt", ["unknown model 'sl_vitt'", "sl_vit"]),
+            ("--data cifar1000", ["'cifar1000'", "cifar100"]),
+            ("--recipe quik", ["unknown recipe 'quik'; did you mean 'quick'"]),
+            ("--epochs 0", ["--epochs: must be a whole number of at least 1, not '0'", "--help"]),
+            ("--batch-size -1", ["--batch-size: must be a whole number of at least 1, not '-1'"]),
+            ("--batch-size 1000 --limit-train 20", ["1000"]),
+            ("--lr 0", ["--lr: must be a number above 0, not '0'"]),
+            ("--lr nan", ["--lr: must be a number above 0, not 'nan'"]),
+            ("--lr fast", ["--lr: must be a number above 0, not 'fast'"]),
+            ("--weight-decay -0.1", ["--weight-decay: must be a number of at least 0"]),
+            (
+                "--label-smoothing 1",
+                ["--label-smoothing: must be a number from 0 up to, but not including, 1"],
+            ),
+            ("--drop-path -1", ["--drop-path: must be a number from 0"]),
+            ("--seed -1", ["--seed: must be a whole number of at least 0, not '-1'"]),
+            ("--seed 1.5", ["--seed: must be a whole number"]),
+            ("--limit-train 0", ["--limit-train: must be a whole number of at least 1"]),
+            ("--time-budget -5", ["--time-budget: must be a number above 0"]),
+            ("--threads 0", ["--threads: must be a whole number of at least 1"]),
+            ("--img-size 48", ["32x32"]),
+            ("--epochs 2 --warmup-epochs 3", ["a warm-up of 3 epochs is longer than the run of 2"]),
+            ("--model-arg depth", ["--model-arg: must look like depth=4, not 'depth'"]),
+            ("--model-arg dpth=4", ["no keyword 'dpth'", "depth"]),
+            ("--model-arg depth=four", ["depth must be of type int", "'four'"]),
+            ("--model-arg num_classes=7", ["num_classes is not a model argument of a run"]),
+            ("--epoch 3", ["unrecognized arguments: --epoch"]),
+        ],
+    )
+    def test_wrong_usage(self, tmp_path, monkeypatch, call, arguments, words):
+        monkeypatch.chdir(tmp_path)
+        code, out, err = call(train, *arguments.split())
+        assert_one_line(err, "minivit.train: error: ", *words)
+        assert (code, out) == (2, "")
+        assert not list(tmp_path.glob("runs/*"))  # nothing is left behind
+
+    def test_a_folder_that_holds_a_run(self, workplace, monkeypatch, call):
+        monkeypatch.chdir(workplace)
+        code, _, err = call(train, "--out", "runs/sl_vit-shapes10")
+        assert_one_line(err, "runs/sl_vit-shapes10 holds a run already", "--resume")
+        assert code == 2
+
+    def test_changed_settings_of_a_run(self, workplace, monkeypatch, call):
+        monkeypatch.chdir(workplace)
+        code, _, err = call(
+            train, "--resume", "--out", "runs/sl_vit-shapes10", "--epochs", 5, "--model", "vit"
+        )
+        assert_one_line(err, "--epochs 5 (the run has 2)", "--model vit (the run has sl_vit)")
+        assert code == 2
+
+    @pytest.mark.parametrize("out", ["{tmp}/file/run", "/proc/run"])
+    def test_an_unwritable_folder(self, tmp_path, call, out):
+        (tmp_path / "file").touch()
+        out = out.format(tmp=tmp_path)
+        code, _, err = call(train, "--out", out)
+        assert_one_line(err, f"cannot write to the folder {out}")
+        assert code == 1
+
+    @pytest.mark.parametrize("arguments", ["", "--out {tmp}/nowhere"])
+    def test_nothing_to_resume(self, tmp_path, monkeypatch, call, arguments):
+        monkeypatch.chdir(tmp_path)
+        code, _, err = call(train, "--resume", *arguments.format(tmp=tmp_path).split())
+        assert_one_line(err, "nothing to resume")
+        assert code == 1
+
+    def test_a_corrupt_checkpoint(self, workplace, tmp_path, call):
+        whole = (workplace / "runs/sl_vit-shapes10/last.npz").read_bytes()
+        (tmp_path / "last.npz").write_bytes(whole[: len(whole) // 2])
+        code, _, err = call(train, "--resume", "--out", tmp_path)
+        assert_one_line(err, f"{tmp_path}/last.npz is damaged or not a checkpoint of minivit")
+        assert code == 1
+
+    def test_a_checkpoint_of_another_kind(self, workplace, tmp_path, call):
+        (tmp_path / "last.npz").write_bytes((workplace / "runs/sl_vit-shapes10/best.npz").read_bytes())
+        code, _, err = call(train, "--resume", "--out", tmp_path)
+        assert_one_line(err, "holds weights only")
+        assert code == 1
+
+    def test_missing_data_offline(self, tmp_path, monkeypatch, call):
+        monkeypatch.chdir(tmp_path)
+        code, _, err = call(train, "--data", "cifar100", "--offline", "--data-dir", tmp_path / "data")
+        assert_one_line(err, "cifar-100-binary.tar.gz", str(tmp_path / "data"), "shapes10")
+        assert code == 1
+        assert not list(tmp_path.glob("runs/*"))
+
+    @pytest.fixture
+    def archive(self, tmp_path):
+        return tmp_path / "cifar-100-binary.tar.gz"
+
+    def test_a_truncated_archive(self, tmp_path, monkeypatch, call, archive):
+        monkeypatch.chdir(tmp_path)
+        raw = io.BytesIO()
+        with tarfile.open(fileobj=raw, mode="w:gz") as tar:
+            member = tarfile.TarInfo("cifar-100-binary/train.bin")
+            member.size = 100_000
+            tar.addfile(member, io.BytesIO(np.random.default_rng(0).bytes(member.size)))
+        archive.write_bytes(raw.getvalue()[:50_000])
+        code, _, err = call(train, "--data", "cifar100", "--offline", "--data-dir", tmp_path)
+        assert "Traceback" not in err and "cifar-100-binary.tar.gz" in err.splitlines()[-1]
+        assert code == 1
+
+    @pytest.mark.parametrize("name", ["../escaped", "{tmp}/outside"])
+    def test_an_archive_that_reaches_outside(self, tmp_path, monkeypatch, call, archive, name):
+        name = name.format(tmp=tmp_path)
+        monkeypatch.chdir(tmp_path)
+        with tarfile.open(archive, "w:gz") as tar:
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+        code, _, err = call(train, "--data", "cifar100", "--offline", "--data-dir", tmp_path)
+        assert "Traceback" not in err and name in err.splitlines()[-1]
+        assert code == 1
+        assert not (tmp_path.parent / "escaped").exists() and not (tmp_path / "outside").exists()
+
+    def test_divergence(self, tmp_path, call):
+        code, _, err = call(train, "--lr", "1e30", "--warmup-epochs", 0, "--out", tmp_path / "run", *TINY)
+        assert_one_line(err, "minivit.train: error: the loss became nan at step 1", "lower --lr")
+        assert code == 1
+        checkpoint.read(tmp_path / "run" / "last.npz").build()
+
+
+class TestEvaluate:
+    def test_it_measures_what_training_did(self, workplace, call, monkeypatch):
+        monkeypatch.chdir(workplace)
+        trained = json.loads((workplace / "stdout").read_text().splitlines()[-1])
+        code, out, err = call(evaluate, trained["checkpoint"], "--limit-test", 32)
+        assert (code, err) == (0, "")
+        result = json.loads(out.splitlines()[-1])
+        assert set(result) == {"top1", "top5", "loss", "images", "images_per_second"}
+        assert (result["top1"], result["top5"]) == (trained["test_top1"], trained["test_top5"])
+        assert result["images"] == 32
+
+    @pytest.mark.parametrize(
+        "arguments, words, expected",
+        [
+            ("{ckpt} --data shapes100", ["10 classes, but shapes100 has 100"], 2),
+            ("{ckpt} --data shapes1", ["'shapes1'", "shapes10"], 2),
+            ("{ckpt} --batch-size 0", ["--batch-size: must be a whole number"], 2),
+            ("{ckpt} --limit-test -3", ["--limit-test: must be a whole number"], 2),
+            ("absent.npz", ["no such checkpoint: absent.npz"], 1),
+            ("stdout", ["stdout is damaged or not a checkpoint"], 1),
+            (".", ["cannot read ."], 1),
+            ("", ["the following arguments are required: CKPT"], 2),
+        ],
+    )
+    def test_it_refuses(self, workplace, call, monkeypatch, arguments, words, expected):
+        monkeypatch.chdir(workplace)
+        code, out, err = call(evaluate, *arguments.format(ckpt="runs/sl_vit-shapes10/best.npz").split())
+        assert_one_line(err, "minivit.evaluate: error: ", *words)
+        assert (code, out) == (expected, "")
+
+
+class TestOverview:
+    def test_it_lists_everything(self, call):
+        code, out, err = call(overview)
+        assert (code, err) == (0, "")
+        for name in (
+            "minivit.train",
+            "minivit.evaluate",
+            "sl_vit",
+            "cifar100",
+            "shapes10",
+            "quick",
+            "small_data",
+        ):
+            assert name in out
+        assert re.search(r"threads +\d+", out) and re.search(r"kernels +(numba|numpy)", out)
+        assert "blas" in out
+
+    def test_a_closed_pipe_is_no_error(self, tmp_path):
+        process = start("minivit", cwd=tmp_path)
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        process.stderr.close()
+        assert process.wait(timeout=60) == 1
+
+    def test_every_command_is_listed_and_helps(self):
+        for name in overview.COMMANDS:
+            module = __import__(f"minivit.{name}", fromlist=["build_parser"])
+            text = module.build_parser().format_help()
+            assert "examples:" in text and f"python -m minivit.{name}" in text
+
+
+def test_ctrl_c_outside_the_loop_is_one_line(capsys):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        command.run("train", interrupted)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "\nminivit.train: interrupted\n"

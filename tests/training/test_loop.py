@@ -1,0 +1,407 @@
+"""The loop: what it writes, how it stops, and that a resumed run ends with the same bits."""
+
+import json
+import os
+import signal
+import sys
+
+import numpy as np
+import pytest
+
+import minivit
+from minivit.data import Dataset, Split
+from minivit.errors import MinivitError, UsageError
+from minivit.training import checkpoint, loop
+from minivit.training.config import resolve
+from minivit.training.evaluation import count_hits, evaluate
+from minivit.training.run_folder import RunFolder
+from minivit.training.signals import StopRequest
+
+STEPS = 3  # in an epoch of the settings below
+SETTINGS = {
+    "data": "blobs",
+    "recipe": "quick",
+    "epochs": 3,
+    "batch_size": 8,
+    "drop_path": 0.3,  # so that the model draws random numbers in every step
+    "warmup_epochs": 1,
+    "model_args": {"patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2},
+}
+
+
+def make_blobs(train_images=26):
+    """A data set that is learnt in seconds: each class has a colour of its own."""
+    rng = np.random.default_rng(0)
+
+    def split(n):
+        labels = np.arange(n) % 3
+        images = rng.integers(0, 120, (n, 3, 8, 8))
+        images[np.arange(n), labels] += 100
+        return Split(images.astype(np.uint8), labels)
+
+    names = ("red", "green", "blue")
+    return Dataset("blobs", split(train_images), split(10), names, (0.3,) * 3, (0.2,) * 3, 8)
+
+
+@pytest.fixture(autouse=True)
+def blobs(monkeypatch):
+    monkeypatch.setattr(loop, "load_dataset", lambda *args, **kwargs: make_blobs())
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch):
+    """Drawing takes longer than these runs; tests marked by the fixture ``pictures`` do it."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(loop, "save_curves", lambda *args: None)
+
+
+@pytest.fixture
+def pictures():
+    pass
+
+
+@pytest.fixture
+def start(tmp_path):
+    """``start(**settings)``: train in a folder of its own, return (folder, result)."""
+
+    def run(name="run", time_budget=None, **settings):
+        config = resolve(SETTINGS | settings)
+        folder = RunFolder.create(tmp_path / name, config.model, config.data)
+        return folder, loop.train(config, folder, time_budget=time_budget)
+
+    return run
+
+
+@pytest.fixture
+def whole(start):
+    """The end of a run that nothing interrupted."""
+    folder, _ = start("whole")
+    return checkpoint.read(folder.last)
+
+
+class StopAfter(StopRequest):
+    """Pretends that Ctrl-C came when the loop asked for the nth time."""
+
+    times = 0
+
+    @property
+    def requested(self):
+        StopAfter.times -= 1
+        return StopAfter.times == 0
+
+    @requested.setter
+    def requested(self, value):
+        pass
+
+
+def deterministic(state):
+    """The state of a run without the times that it took."""
+    state = {k: v for k, v in state.items() if not k.endswith("seconds")}
+    state["rows"] = [
+        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in state["rows"]
+    ]
+    return state
+
+
+def assert_same_end(a, b):
+    """Two checkpoints hold the same bits: weights, optimiser, generator, log."""
+    for mine, other in ((a.weights, b.weights), (a.optimizer, b.optimizer)):
+        assert mine.keys() == other.keys()
+        for name in mine:
+            np.testing.assert_array_equal(mine[name], other[name], err_msg=name, strict=True)
+    assert a.training["generator"] == b.training["generator"]
+    assert deterministic(a.training["state"]) == deterministic(b.training["state"])
+
+
+def test_a_run_learns_and_leaves_its_files(start, pictures, capsys):
+    folder, result = start(epochs=8, drop_path=0.0)
+    out = capsys.readouterr().out.splitlines()
+    rows = [json.loads(line) for line in folder.log.read_text().splitlines()]
+    assert {file.name for file in folder.path.iterdir()} == {
+        "config.json", "log.jsonl", "last.npz", "best.npz", "curves.png",
+    }  # fmt: skip
+    assert [row["epoch"] for row in rows] == list(range(1, 9))
+    assert rows[-1]["train_loss"] < 0.8 * rows[0]["train_loss"]
+    assert result.test_top1 == max(row["test_top1"] for row in rows) == 100
+    assert result.test_top5 == 100  # of three classes
+    assert (result.epochs, result.stopped_by, result.checkpoint) == (8, None, str(folder.best))
+    assert rows[0]["lr"] == pytest.approx(1e-6 + (2e-3 - 1e-6) * 2 / 3)  # the last step of the warm-up
+    assert len(out) == 2 + 1 + 8 and "train loss" in out[2]
+    settings = json.loads(folder.config.read_text())
+    assert settings["config"] == resolve(SETTINGS | {"epochs": 8, "drop_path": 0.0}).as_dict()
+    assert settings["environment"]["threads"] >= 1
+
+
+def test_best_holds_the_weights_of_the_best_epoch(start):
+    folder, result = start(epochs=6, lr=0.02)
+    best = checkpoint.read(folder.best)
+    assert best.class_names == ("red", "green", "blue") and best.data == "blobs"
+    assert best.training is None and best.optimizer == {}
+    measured = evaluate(best.build(), make_blobs().test, best.mean, best.std)
+    assert measured.top1 == pytest.approx(result.test_top1)
+
+
+def test_two_runs_are_alike_and_another_seed_is_not(start, whole):
+    again, _ = start("again")
+    other, _ = start("other", seed=1)
+    assert_same_end(checkpoint.read(again.last), whole)
+    assert not np.array_equal(
+        checkpoint.read(other.last).weights["head.weight"], whole.weights["head.weight"]
+    )
+
+
+# With three steps and one evaluation of one batch in an epoch, the loop asks four times in each.
+@pytest.mark.parametrize("asked", [1, 2, 3, 4, 6, 8, 11, 12])
+def test_an_interrupted_run_resumes_exactly(start, whole, monkeypatch, asked):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "StopRequest", StopAfter)
+        StopAfter.times = asked
+        folder, result = start()
+    assert result.stopped_by == "interrupt"
+    assert len(
+        RunFolder.existing(folder.path).log.read_text().splitlines() if folder.log.exists() else []
+    ) == ((asked - 1) // 4)
+    result = loop.resume(folder)
+    assert result.stopped_by is None
+    assert_same_end(checkpoint.read(folder.last), whole)
+    rows = [json.loads(line) for line in folder.log.read_text().splitlines()]
+    assert rows == checkpoint.read(folder.last).training["state"]["rows"]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 6, 8])
+def test_a_killed_run_resumes_from_its_last_save(start, tmp_path, whole, monkeypatch, steps):
+    """Killed between saves: what came after the last one is done again, and the log forgets it."""
+
+    class Killed(BaseException):
+        pass
+
+    taken = []
+
+    def step_or_die(self, images, labels, take_step=loop._Trainer._take_step):
+        if len(taken) == steps:
+            raise Killed
+        taken.append(1)
+        return take_step(self, images, labels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Trainer, "_take_step", step_or_die)
+        with pytest.raises(Killed):
+            start()
+    folder = RunFolder.existing(tmp_path / "run")
+    with open(folder.log, "a") as log:
+        log.write('{"epoch": 99}\n{"half a li')
+    (folder.path / "best.npz.tmp").write_bytes(b"half a file")
+    loop.resume(RunFolder.existing(folder.path))
+    assert_same_end(checkpoint.read(folder.last), whole)
+    assert len(folder.log.read_text().splitlines()) == 3
+    assert not list(folder.path.glob("*.tmp"))
+
+
+def test_long_epochs_are_saved_inside(start, tmp_path, whole, monkeypatch):
+    saved = []
+    save_last = loop._Trainer.save_last
+
+    def remember(self):
+        saved.append(self.step)
+        save_last(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "SAVE_EVERY", 0.0)
+        patch.setattr(loop._Trainer, "save_last", remember)
+        folder, _ = start()
+    assert saved == [0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9]
+    assert_same_end(checkpoint.read(folder.last), whole)
+
+
+def test_time_budget_stops_tests_and_saves(start, whole):
+    folder, result = start(time_budget=1e-9)
+    state = checkpoint.read(folder.last).training["state"]
+    assert (result.stopped_by, state["epoch"], state["batch"]) == ("time budget", 0, 1)
+    assert 0 <= result.test_top1 <= 100 and folder.best.exists()
+    for _ in range(3 * STEPS):
+        result = loop.resume(folder, time_budget=1e-9)
+    assert result.stopped_by is None
+    ended = checkpoint.read(folder.last)
+    ended.training["state"]["best"] = whole.training["state"]["best"]  # it was tested more often
+    assert_same_end(ended, whole)
+
+
+def test_resuming_a_finished_run_reports_it(start, monkeypatch):
+    folder, result = start()
+    before = folder.last.read_bytes()
+    monkeypatch.setattr(loop, "load_dataset", None)  # not needed any more
+    again = loop.resume(folder)
+    assert again == result
+    assert folder.last.read_bytes() == before
+
+
+def test_settings_may_be_repeated_but_not_changed(start):
+    folder, _ = start()
+    loop.resume(folder, {"epochs": 3, "model": "sl_vit"})
+    with pytest.raises(
+        UsageError, match=r"keeps its settings, but --epochs 9 \(the run has 3\), --model vit"
+    ):
+        loop.resume(folder, {"epochs": 9, "model": "vit"})
+
+
+class TestForeignCheckpoints:
+    @pytest.fixture
+    def folder(self, start):
+        folder, _ = start(time_budget=1e-9)
+        return folder
+
+    def test_plain_weights_cannot_be_resumed(self, folder):
+        os.replace(folder.best, folder.last)
+        with pytest.raises(MinivitError, match="holds weights only"):
+            loop.resume(folder)
+
+    def test_another_network(self, folder):
+        saved = checkpoint.read(folder.last)
+        other = minivit.create_model("vit", **saved.arguments | {"spt": False})
+        checkpoint.save(folder.last, other, training=saved.training, optimizer=saved.optimizer)
+        with pytest.raises(MinivitError, match="holds another network, vit"):
+            loop.resume(folder)
+
+    def test_a_changed_data_set(self, folder, monkeypatch):
+        monkeypatch.setattr(loop, "load_dataset", lambda *args, **kwargs: make_blobs(34))
+        with pytest.raises(MinivitError, match="the data set has changed: 34 training images.* 26"):
+            loop.resume(folder)
+
+    def test_another_environment_is_noted(self, folder, capsys, monkeypatch):
+        monkeypatch.setattr(loop, "describe_environment", lambda: {"threads": 77})
+        loop.resume(folder)
+        assert "the last bits may differ: threads" in capsys.readouterr().err
+
+
+class TestDivergence:
+    def test_an_infinite_loss_stops_the_run(self, start, tmp_path):
+        with pytest.raises(MinivitError) as error:
+            start(lr=1e30, clip=0.0, warmup_epochs=0)
+        message = str(error.value)
+        last = tmp_path / "run" / "last.npz"
+        assert "the loss became nan at step 1 (epoch 1, learning rate" in message
+        assert "parameter " in message or "gradient of " in message
+        assert str(last) in message and "lower --lr" in message and "\n" not in message
+        saved = checkpoint.read(last)
+        assert saved.training["state"]["batch"] == 0
+        assert all(np.isfinite(array).all() for array in saved.weights.values())
+
+    def test_weights_that_are_not_finite_are_never_saved(self, start, tmp_path, monkeypatch):
+        def poison(self):
+            self.parameters["norm.bias"].data[3] = np.nan
+
+        monkeypatch.setattr(loop.AdamW, "step", poison)
+        monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+        with pytest.raises(
+            MinivitError, match="weights are no longer finite at step 1 .*parameter norm.bias"
+        ):
+            start()
+        assert np.isfinite(checkpoint.read(tmp_path / "run" / "last.npz").weights["norm.bias"]).all()
+
+
+def test_without_matplotlib_there_is_a_note_and_no_picture(start, pictures, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    folder, result = start()
+    assert result.stopped_by is None and not folder.curves.exists()
+    assert 'no curves.png: plots need Matplotlib: pip install "minivit[plots]"' in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(start, tmp_path):
+    for wrong in ({"model": "sl_vitt"}, {"batch_size": 1000}, {"model_args": {"depht": 1}}):
+        with pytest.raises(UsageError):
+            start(**wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_small_data_options_reach_the_loader(start, monkeypatch):
+    seen = {}
+    loader = loop.DataLoader
+
+    def spy(split, batch_size, **options):
+        seen.update(options, batch_size=batch_size)
+        return loader(split, batch_size, **options)
+
+    monkeypatch.setattr(loop, "DataLoader", spy)
+    start(recipe="small_data", epochs=1, crop_padding=1, warmup_epochs=0, seed=5)
+    wanted = {"batch_size": 8, "repeats": 3, "flip": True, "crop_padding": 1, "drop_last": True, "seed": 5}
+    assert {name: seen[name] for name in wanted} == wanted and seen["shuffle"]
+
+
+class TestEvaluate:
+    def test_against_plain_numpy(self):
+        data = make_blobs()
+        model = minivit.create_model("vit", num_classes=3, img_size=8, embed_dim=8, depth=1, num_heads=2)
+        measured = evaluate(model, data.test, data.mean, data.std, batch_size=4)  # 4 + 4 + 2
+        x = (data.test.images / 255 - 0.3) / 0.2
+        with minivit.no_grad():
+            logits = model.eval()(minivit.Tensor(x.astype(np.float32))).data.astype(np.float64)
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        rows = np.arange(10)
+        assert measured.loss == pytest.approx(-np.log(p[rows, data.test.labels]).mean(), rel=1e-5)
+        assert measured.top1 == pytest.approx(100 * (logits.argmax(axis=1) == data.test.labels).mean())
+        assert (measured.top5, measured.images) == (100, 10)
+
+    def test_mode_is_restored_and_dropout_off(self):
+        data = make_blobs()
+        model = minivit.create_model(
+            "vit", num_classes=3, img_size=8, embed_dim=8, depth=1, num_heads=2, drop_rate=0.5
+        )
+        model.train()
+        first, second = (evaluate(model, data.test, data.mean, data.std).loss for _ in range(2))
+        assert first == second and model.training
+        assert not any(p.grad is not None for p in model.parameters())
+
+    def test_ranks(self):
+        nan = np.nan
+        logits = np.array([[3, 2, 1, 0, 0, 0], [0] * 6, [1, 9, 2, 3, 4, 5], [1, 9, 0, 0, 0, nan]])
+        assert count_hits(logits, np.array([0, 0, 1, 1])) == (3, 3)
+        assert count_hits(logits, np.array([5, 5, 0, 5])) == (0, 0)  # all of rank 5
+        assert count_hits(logits, np.array([4, 4, 2, 0])) == (0, 3)
+        assert count_hits(logits[:3, :3], np.array([2, 2, 2])) == (0, 3)  # fewer classes than k
+
+
+class TestSignals:
+    def test_the_first_asks_and_the_second_kills(self, capfd):
+        before = signal.getsignal(signal.SIGINT)
+        with StopRequest() as stop:
+            assert not stop.requested
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.requested
+            assert signal.getsignal(signal.SIGINT) == signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) is before
+        assert "once more stops at once" in capfd.readouterr().err
+
+
+class TestRunFolder:
+    def test_default_folders_are_numbered(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        made = [str(RunFolder.create(None, "vit", "folder:/my pets").path) for _ in range(3)]
+        assert made == ["runs/vit-folder-my-pets", "runs/vit-folder-my-pets-2", "runs/vit-folder-my-pets-3"]
+
+    def test_a_folder_with_a_run_is_refused(self, start, tmp_path):
+        start()
+        with pytest.raises(UsageError, match="holds a run already: go on with it by --resume"):
+            RunFolder.create(tmp_path / "run", "sl_vit", "blobs")
+
+    def test_newest(self, start, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in ("runs/a", "runs/b", "runs/c"):
+            start(name, epochs=1, model={"runs/a": "vit"}.get(name, "sl_vit"))
+        os.utime("runs/b/last.npz", (2e9, 2e9))
+        (tmp_path / "runs/b/config.json.tmp").touch()
+        assert str(RunFolder.newest().path) == str(RunFolder.newest("sl_vit", "blobs").path) == "runs/b"
+        assert str(RunFolder.newest("vit").path) == "runs/a"
+        assert not (tmp_path / "runs/b/config.json.tmp").exists()
+        with pytest.raises(MinivitError, match="no run of vit of shapes10 below runs/"):
+            RunFolder.newest("vit", "shapes10")
+
+    def test_nothing_to_resume(self, tmp_path):
+        with pytest.raises(MinivitError, match="nothing to resume: there is no"):
+            RunFolder.existing(tmp_path)
+
+    def test_folders_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(MinivitError, match="cannot write to the folder"):
+            RunFolder.create(tmp_path / "file" / "run", "vit", "blobs")
+        with pytest.raises(MinivitError, match="cannot write to the folder"):
+            RunFolder.create(tmp_path / "file", "vit", "blobs")
