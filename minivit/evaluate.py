@@ -60,7 +60,7 @@ def main(argv=None):
         limit_train=1,  # nobody looks at them
         limit_test=args.limit_test,
         offline=args.offline,
-        img_size=saved.arguments["img_size"] if sized else None,
+        img_size=saved.arguments.get("img_size") if sized else None,
     )
     checkpoint.check_fits(saved, dataset)
     model = saved.build()

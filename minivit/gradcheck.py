@@ -110,7 +110,7 @@ def _copy_keeping_strides(array):
 
 
 class _CallableModule(types.ModuleType):
-    """``minivit.gradcheck`` is this module and, by the same name, the function in it: calling the one calls the other."""
+    """``minivit.gradcheck`` is this module and also the function in it: calling the one calls the other."""
 
     def __call__(self, fn, inputs, **options):
         return gradcheck(fn, inputs, **options)

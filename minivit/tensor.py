@@ -36,17 +36,14 @@ class _Mode(threading.local):
 _mode = _Mode()
 
 
-class no_grad(contextlib.ContextDecorator):  # noqa: N801 (PyTorch's name)
+@contextlib.contextmanager
+def no_grad():
     """Context manager and decorator: ops inside record nothing, so nothing inside can be differentiated."""
-
-    def __enter__(self):
-        self._outer = (getattr(self, "_outer", None), _mode.recording)
-        _mode.recording = False
-        return self
-
-    def __exit__(self, *exc):
-        self._outer, _mode.recording = self._outer
-        return False
+    outer, _mode.recording = _mode.recording, False
+    try:
+        yield
+    finally:
+        _mode.recording = outer
 
 
 def is_grad_enabled():
@@ -62,6 +59,13 @@ def profile_ops():
         yield _mode.profile
     finally:
         _mode.profile = outer
+
+
+_SUPPORTED = "expected float32, float64, integers or bool"
+
+
+def _is_supported(dtype):
+    return dtype.kind in "biu" or dtype in (np.float32, np.float64)
 
 
 class _Node:
@@ -102,8 +106,8 @@ class Tensor:
             if data.dtype == np.float64:
                 data = data.astype(np.float32)
         self.data = np.asarray(data)
-        if self.data.dtype.kind not in "biu" and self.data.dtype not in (np.float32, np.float64):
-            raise TypeError(f"Tensor: expected float32, float64, integers or bool, got dtype {self.data.dtype}")
+        if not _is_supported(self.data.dtype):
+            raise TypeError(f"Tensor: {_SUPPORTED}, got dtype {self.data.dtype}")
         if requires_grad and self.data.dtype.kind != "f":
             raise TypeError(f"Tensor: only floating dtypes can require gradients, got {self.data.dtype}")
         self.grad = None
@@ -146,10 +150,13 @@ class Tensor:
         return bool(self.data)
 
     def __float__(self):
-        return float(self.data)
+        return float(self.item())
 
     def __int__(self):
-        return int(self.data)
+        return int(self.item())
+
+    def __format__(self, spec):
+        return format(self.item() if spec else str(self), spec)
 
     def __setitem__(self, index, value):
         raise TypeError("Tensor: writing in place would falsify recorded gradients; use minivit.ops.where instead")
@@ -169,15 +176,16 @@ def op(forward):
     computed jointly. A VJP must not write to ``g``, and need not undo broadcasting or casting.
 
     Numbers, plain arrays and integers beside a floating tensor take its dtype, so that no stray float64 constant
-    turns a float32 network into a float64 one. Tensors of different floating dtypes promote as in NumPy, and each
-    gradient comes back in its own tensor's dtype.
+    turns a float32 network into a float64 one; beside integer tensors alone a Python float counts as float32.
+    Tensors of different floating dtypes promote as in NumPy, and each gradient comes back in its own tensor's dtype.
 
     Raises (from the op): ValueError, TypeError or IndexError naming the op and the shapes it was given.
     """
     name = forward.__name__.strip("_")
-    kinds = [p.kind for p in inspect.signature(forward).parameters.values()]
-    variadic = inspect.Parameter.VAR_POSITIONAL in kinds
-    n_arrays = kinds.count(inspect.Parameter.POSITIONAL_ONLY)
+    parameters = inspect.signature(forward).parameters.values()
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    defaults = [p.default for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    n_arrays, n_required = len(defaults), defaults.count(inspect.Parameter.empty)
 
     @functools.wraps(forward)
     def apply(*args, **static):
@@ -187,12 +195,16 @@ def op(forward):
         dtype = _floating_dtype(inputs)
         arrays = [_to_array(x, dtype) for x in inputs]
         try:
+            if any(a is None for a in arrays[:n_required]):
+                raise TypeError("expected arrays, got None")
             result, vjps = forward(*arrays, *rest, **static)
         except (ValueError, TypeError, IndexError) as error:
             kind = next(k for k in (ValueError, TypeError, IndexError) if isinstance(error, k))
             raise kind(f"{name}({_describe(arrays)}): {error}") from error
         out = Tensor.__new__(Tensor)
         out.data = np.asarray(result)
+        if not _is_supported(out.data.dtype):
+            raise TypeError(f"{name}({_describe(arrays)}): {_SUPPORTED}, and the result would be {out.data.dtype}")
         out.grad, out._node = None, None
         out.requires_grad = (
             _mode.recording
@@ -204,7 +216,7 @@ def op(forward):
             if not callable(vjps):  # drop the VJPs that nobody will call, and with them the arrays they hold
                 vjps = tuple(v if p is not None else None for p, v in zip(parents, vjps, strict=False))
             shapes = tuple(None if a is None else a.shape for a in arrays)
-            dtypes = tuple(None if a is None else a.dtype for a in arrays)
+            dtypes = tuple(x.data.dtype if isinstance(x, Tensor) else None for x in inputs)
             out._node = _Node(name, parents, vjps, shapes, dtypes)
         if _mode.profile is not None:
             _log_time(name, calls=1, forward=time.perf_counter() - started)
@@ -215,19 +227,27 @@ def op(forward):
     return apply
 
 
+def require_floats(*arrays):
+    """Raise TypeError unless all ``arrays`` are floating: for ops whose result integers would silently truncate."""
+    if any(a is not None and a.dtype.kind != "f" for a in arrays):
+        raise TypeError("expected floating dtypes; convert with .astype(np.float32)")
+
+
 def _floating_dtype(inputs):
-    """The floating dtype that the tensors among ``inputs`` agree on (promoted as in NumPy), or None."""
-    dtypes = {x.data.dtype for x in inputs if isinstance(x, Tensor) and x.data.dtype.kind == "f"}
-    return np.result_type(*dtypes) if dtypes else None
+    """The floating dtype in which an op on ``inputs`` computes, or None if no tensor has a say in it."""
+    tensors = [x.data.dtype for x in inputs if isinstance(x, Tensor)]
+    floating = [dtype for dtype in tensors if dtype.kind == "f"]
+    if floating:
+        return np.result_type(*floating)
+    return np.dtype(np.float32) if tensors and any(type(x) is float for x in inputs) else None
 
 
 def _to_array(x, dtype):
-    """The array of ``x``; constants and integers take the floating ``dtype`` of the tensors beside them, if any."""
+    """The array of ``x``, in the floating ``dtype`` if there is one and ``x`` holds numbers."""
     if x is None:
         return None
     array = x.data if isinstance(x, Tensor) else np.asarray(x)
-    constant = array.dtype.kind in "iu" or (array.dtype.kind == "f" and not isinstance(x, Tensor))
-    return array.astype(dtype, copy=False) if constant and dtype is not None else array
+    return array.astype(dtype, copy=False) if dtype is not None and array.dtype.kind in "iuf" else array
 
 
 def _parent(x):
@@ -278,7 +298,7 @@ def backward(root, grad=None):
         if root.size != 1:
             raise ValueError(f"backward: only a single element needs no cotangent, and the shape is {root.shape}")
         grad = np.ones(root.shape, root.dtype)
-    grad = np.array(_to_array(grad, root.dtype), copy=True)
+    grad = np.array(grad, root.dtype)
     if grad.shape != root.shape:
         raise ValueError(f"backward: the cotangent has shape {grad.shape}, the tensor {root.shape}")
 

@@ -29,27 +29,21 @@ def save_curves(path, rows, title):
     figure.suptitle(title)
     loss, accuracy, rate = figure.subplots(1, 3)
 
-    loss.plot(epochs, [row["train_loss"] for row in rows], color=LOSS, marker=marker, label="training")
-    loss.plot(
-        epochs, [row["test_loss"] for row in rows], color=LOSS, linestyle="--", marker=marker, label="test"
-    )
+    def line(axes, key, colour, **style):
+        axes.plot(epochs, [row[key] for row in rows], color=colour, marker=marker, **style)
+
+    line(loss, "train_loss", LOSS, label="training")
+    line(loss, "test_loss", LOSS, label="test", linestyle="--")
     loss.set_title("loss")
     loss.legend()
 
-    accuracy.plot(
-        epochs,
-        [row["test_top5"] for row in rows],
-        color=ACCURACY,
-        linestyle="--",
-        marker=marker,
-        label="top-5",
-    )
-    accuracy.plot(epochs, [row["test_top1"] for row in rows], color=ACCURACY, marker=marker, label="top-1")
+    line(accuracy, "test_top5", ACCURACY, label="top-5", linestyle="--")
+    line(accuracy, "test_top1", ACCURACY, label="top-1")
     accuracy.set_title("test accuracy (%)")
     accuracy.set_ylim(0, 102)
     accuracy.legend()
 
-    rate.plot(epochs, [row["lr"] for row in rows], color=RATE, marker=marker)
+    line(rate, "lr", RATE)
     rate.set_title("learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 

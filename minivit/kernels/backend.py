@@ -14,7 +14,8 @@ if _backend not in BACKENDS:
     raise UsageError(f"MINIVIT_KERNELS is {_backend!r}; expected one of {', '.join(BACKENDS)}")
 
 # Reassociation lets loops that add up vectorise; NaN and infinity keep their meaning ("nnan", "ninf" are absent).
-njit = functools.partial(numba.njit, nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+_FASTMATH = {"reassoc", "contract", "nsz"}
+njit = functools.partial(numba.njit, nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
 
 
 def get_backend():

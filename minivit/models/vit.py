@@ -17,8 +17,6 @@ The six models are one architecture with three switches:
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from minivit import ops
 from minivit.errors import UsageError
 from minivit.models.registry import register

@@ -1,4 +1,4 @@
-"""Floor 1: every differentiable operation, by family. An op is its forward and its vector-Jacobian product side by side."""
+"""Floor 1: every differentiable operation, by family. An op is its forward and its VJP side by side."""
 
 from minivit.ops import methods as methods  # installs the operators on Tensor
 from minivit.ops.attention import attention, self_attention

@@ -3,7 +3,7 @@
 import numpy as np
 
 from minivit.kernels import attention as kernel
-from minivit.tensor import op
+from minivit.tensor import op, require_floats
 
 
 @op
@@ -20,11 +20,12 @@ def attention(q, k, v, scale, bias=None, /, diagonal=None):
     Returns:
         (B, H, N, e).
     """
+    require_floats(q, k, v, scale, bias)
     ranks = {q.ndim, k.ndim, v.ndim}
     if ranks != {4} or not (q.shape[:2] == k.shape[:2] == v.shape[:2] and q.shape[3] == k.shape[3]):
         raise ValueError("expected q (B, H, N, d), k (B, H, M, d) and v (B, H, M, e)")
-    if k.shape[2] != v.shape[2] or scale.shape != q.shape[1:2]:
-        raise ValueError("expected as many keys as values, and a scale of shape (H,)")
+    if k.shape[2] != v.shape[2] or k.shape[2] == 0 or scale.shape != q.shape[1:2]:
+        raise ValueError("expected as many keys as values, at least one, and a scale of shape (H,)")
     b, h, n, _ = q.shape
     full_bias = None if bias is None else np.broadcast_to(bias, (b, h, n, k.shape[2]))
     out = _heads_last(b, n, h, v.shape[3], q.dtype)
@@ -51,10 +52,11 @@ def self_attention(qkv, scale, bias=None, /, diagonal=None):
     Returns:
         (B, N, H d), the heads side by side.
     """
-    heads = len(scale)
-    if qkv.ndim != 3 or scale.ndim != 1 or qkv.shape[2] % (3 * heads):
-        raise ValueError("expected qkv of shape (B, N, 3 H d) and a scale of shape (H,)")
+    require_floats(qkv, scale, bias)
+    if qkv.ndim != 3 or scale.ndim != 1 or 0 in (*qkv.shape[1:], scale.size) or qkv.shape[2] % (3 * scale.size):
+        raise ValueError("expected qkv of shape (B, N, 3 H d), not empty but for B, and a scale of shape (H,)")
     b, n, width = qkv.shape
+    heads = len(scale)
     d = width // (3 * heads)
     q, k, v = _split_heads(qkv, heads)
     full_bias = None if bias is None else np.broadcast_to(bias, (b, heads, n, n))

@@ -6,6 +6,7 @@ has ``(size + 2 padding - kernel) // stride + 1`` rows and columns.
 
 import numpy as np
 
+from minivit.kernels import depthwise
 from minivit.tensor import op
 
 
@@ -82,6 +83,8 @@ def conv2d(x, weight, bias=None, /, stride=1, padding=0, groups=1):
     if weight.shape[0] % groups or bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"expected O to divide into groups={groups}, and a bias of shape (O,)")
     windows = _Windows(x, weight.shape[2:], stride, padding)
+    if weight.shape[1] == 1:
+        return _depthwise_conv2d(windows, x, weight, bias)
     b, (oh, ow), per_group = x.shape[0], windows.out_size, weight.shape[0] // groups
     filters = weight.reshape(groups, per_group, -1)
 
@@ -107,22 +110,31 @@ def conv2d(x, weight, bias=None, /, stride=1, padding=0, groups=1):
     return out, (vjp_x, vjp_weight, lambda g: g.sum((0, 2, 3)))
 
 
+def _depthwise_conv2d(windows, x, weight, bias):
+    """``conv2d`` with one input channel in each group: nothing for BLAS to do, so a kernel of its own."""
+    filters, stride = weight[:, 0], windows.stride
+    out = depthwise.depthwise(windows.pad(x), filters, stride, windows.out_size)
+    if bias is not None:
+        out += bias[:, None, None]
+
+    def vjp_x(g):
+        return windows.crop(depthwise.depthwise_input(g, filters, stride, windows.padded_shape))
+
+    def vjp_weight(g):
+        return depthwise.depthwise_weight(g, windows.pad(x), stride, windows.kernel)[:, None]
+
+    return out, (vjp_x, vjp_weight, lambda g: g.sum((0, 2, 3)))
+
+
 @op
 def avg_pool2d(x, /, kernel, stride=None, padding=0):
     """Mean of each window; padding counts as zeros, as in PyTorch. ``stride`` defaults to ``kernel``."""
     windows = _Windows(x, kernel, kernel if stride is None else stride, padding)
-    factor = x.dtype.type(1 / (windows.kernel[0] * windows.kernel[1]))
-    padded = windows.pad(x)
-    out = np.zeros((*x.shape[:2], *windows.out_size), x.dtype)
-    for _, place in windows.offsets():
-        out += padded[place]
-    out *= factor
+    mean = np.full((x.shape[1], *windows.kernel), 1 / np.prod(windows.kernel), x.dtype)
+    out = depthwise.depthwise(windows.pad(x), mean, windows.stride, windows.out_size)
 
     def vjp(g):
-        spread = np.zeros(windows.padded_shape, g.dtype)
-        for _, place in windows.offsets():
-            spread[place] += g
-        return windows.crop(spread) * factor
+        return windows.crop(depthwise.depthwise_input(g, mean, windows.stride, windows.padded_shape))
 
     return out, (vjp,)
 

@@ -1,7 +1,6 @@
 """Ops on each element by itself. All broadcast as in NumPy; ``@op`` undoes the broadcasting of cotangents."""
 
 import numpy as np
-from scipy import special
 
 from minivit.kernels import exponential
 from minivit.tensor import op
@@ -98,14 +97,16 @@ def tanh(a, /):
 
 @op
 def sigmoid(a, /):
-    """1 / (1 + e ** -a), without overflow."""
-    out = special.expit(a)
+    """1 / (1 + e ** -a), written as (1 + tanh(a/2)) / 2, which cannot overflow."""
+    out = 0.5 * (1 + np.tanh(0.5 * a))
     return out, (lambda g: g * out * (1 - out),)
 
 
 @op
 def erf(a, /):
     """Error function 2/sqrt(pi) * integral of exp(-t^2) from 0 to a."""
+    from scipy import special  # here, because importing it takes longer than importing all of minivit
+
     return special.erf(a), (lambda g: g * (2 / np.sqrt(np.pi)) * np.exp(-a * a),)
 
 

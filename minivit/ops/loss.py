@@ -57,7 +57,8 @@ def cross_entropy(logits, targets, *, label_smoothing=0.0):
         soft = _one_hot(targets, shape, logits.dtype)
     else:
         raise ValueError(
-            f"cross_entropy: for logits {shape} expected labels {shape[:1]} or probabilities {shape}, got {targets.shape}"
+            f"cross_entropy: for logits {shape} expected labels {shape[:1]} or probabilities {shape}, "
+            f"got {targets.shape}"
         )
     if label_smoothing:
         soft = (1 - label_smoothing) * soft + label_smoothing / shape[1]

@@ -117,12 +117,12 @@ def check_fits(saved, dataset):
     Raises:
         UsageError: saying in which of the two they differ.
     """
-    classes, size = saved.arguments["num_classes"], saved.arguments["img_size"]
+    classes, size = saved.arguments["num_classes"], saved.arguments.get("img_size")
     if classes != dataset.num_classes:
         raise UsageError(
             f"the checkpoint knows {classes} classes, but {dataset.name} has {dataset.num_classes}"
         )
-    if size != dataset.img_size:
+    if size not in (None, dataset.img_size):  # None: a network that takes any size
         raise UsageError(
             f"the checkpoint takes images of {size}x{size}, but those of {dataset.name} are "
             f"{dataset.img_size}x{dataset.img_size}"

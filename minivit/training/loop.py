@@ -1,64 +1,44 @@
-"""The training loop.
+"""Training runs: begin one, or go on with one.
 
 Everything that comes after a step follows from the settings, the position ``(epoch, batch)`` and the arrays
 in ``last.npz``. So a run that was stopped anywhere, and is resumed, ends with the same bits as one that was
 not, on the same machine with the same number of threads.
 """
 
-import contextlib
-import json
 import math
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
-
-from minivit.analysis.plots import save_curves
-from minivit.data import DataLoader, load_dataset
+from minivit.data import load_dataset
 from minivit.errors import MinivitError, UsageError
 from minivit.models import create_model
-from minivit.ops.loss import cross_entropy
-from minivit.tensor import Tensor
-from minivit.training import checkpoint, report
+from minivit.training import checkpoint
 from minivit.training.config import TrainConfig, differences
-from minivit.training.environment import describe_environment
-from minivit.training.evaluation import evaluate
-from minivit.training.optimizers import AdamW, clip_grad_norm, decay_all, decay_weights
-from minivit.training.schedules import WarmupCosine
-from minivit.training.signals import StopRequest
-
-SAVE_EVERY = 300.0
-"""Seconds between saves inside an epoch."""
-
-
-@dataclass
-class RunState:
-    """Where a run stands: with the arrays of model and optimiser, all that changes from step to step."""
-
-    epoch: int = 0  # finished epochs
-    batch: int = 0  # finished batches of the next one, and over these:
-    loss_sum: float = 0.0  # sum of the loss over images
-    images: int = 0  # images seen
-    train_seconds: float = 0.0
-    rows: list = field(default_factory=list)  # the lines of log.jsonl
-    all_images: int = 0  # images seen in the whole run
-    all_train_seconds: float = 0.0  # time in training steps
-    all_seconds: float = 0.0  # and with evaluation
-    best: dict | None = None  # test_top1 and test_top5 of best.npz
+from minivit.training.trainer import RunState, Trainer
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended. ``stopped_by`` is None for a finished run, else "time budget" or "interrupt"."""
+    """How a run ended.
+
+    Args:
+        model, data: names.
+        parameters: how many trainable numbers the network has.
+        epochs: finished epochs.
+        test_top1, test_top5: percent, of the weights in ``checkpoint``; nan before the first evaluation.
+        seconds: time spent in training steps and evaluation, of all sessions together.
+        images_per_second: training images, over the time in training steps alone.
+        checkpoint: path of best.npz.
+        stopped_by: None for a finished run, else "time budget" or "interrupt".
+    """
 
     model: str
     data: str
     parameters: int
-    epochs: int  # finished ones
-    test_top1: float  # percent, of the weights in ``checkpoint``
+    epochs: int
+    test_top1: float
     test_top5: float
     seconds: float
-    images_per_second: float  # training only
+    images_per_second: float
     checkpoint: str
     stopped_by: str | None = None
 
@@ -70,9 +50,8 @@ def train(config, folder, *, data_dir=None, offline=False, time_budget=None):
         config: a ``TrainConfig``.
         folder: a new ``RunFolder``.
         data_dir, offline: see ``minivit.data.load_dataset``.
-        time_budget: minutes after which training stops, evaluates and saves; None for no limit. The schedule
-            does not
-            change: a run that is cut short can be resumed.
+        time_budget: minutes after which training stops, evaluates and saves; None for no limit. The
+            schedule stays that of the whole run, which can be resumed.
 
     Returns:
         Result.
@@ -82,13 +61,14 @@ def train(config, folder, *, data_dir=None, offline=False, time_budget=None):
     """
     try:
         _try_model(config)
-        trainer = _Trainer(config, folder, _load(config, data_dir, offline))
+        trainer = Trainer(config, folder, _load(config, data_dir, offline))
     except BaseException:
         folder.remove_if_empty()
         raise
     folder.write_config(config.as_dict(), trainer.environment)
     trainer.save_last()  # from here on there is something to resume
-    return trainer.run(time_budget)
+    stopped_by = trainer.run(time_budget)
+    return _result(config, folder, trainer.state, trainer.model.num_parameters(), stopped_by)
 
 
 def resume(folder, overrides=None, *, data_dir=None, offline=False, time_budget=None):
@@ -110,11 +90,11 @@ def resume(folder, overrides=None, *, data_dir=None, offline=False, time_budget=
             f"a resumed run keeps its settings, but {', '.join(changed)}: drop that, or start a new run"
         )
     if state.epoch == config.epochs:
-        return _result(config, folder, state, saved.training["parameters"])
-    trainer = _Trainer(config, folder, _load(config, data_dir, offline))
-    trainer.restore(saved, state)
-    folder.write_log(state.rows)
-    return trainer.run(time_budget)
+        return _result(config, folder, state, saved.training["parameters"], stopped_by=None)
+    trainer = Trainer(config, folder, _load(config, data_dir, offline))
+    trainer.restore(saved)
+    stopped_by = trainer.run(time_budget)
+    return _result(config, folder, trainer.state, trainer.model.num_parameters(), stopped_by)
 
 
 def _try_model(config):
@@ -133,259 +113,14 @@ def _load(config, data_dir, offline):
     )
 
 
-class _Trainer:
-    """One run in progress: the network, its optimiser, the batches, and the state that ``last.npz`` keeps."""
-
-    def __init__(self, config, folder, dataset):
-        self.config, self.folder, self.dataset, self.state = config, folder, dataset, RunState()
-        self.environment = describe_environment()
-        self.loader = DataLoader(
-            dataset.train,
-            config.batch_size,
-            mean=dataset.mean,
-            std=dataset.std,
-            seed=config.seed,
-            shuffle=True,
-            crop_padding=config.crop_padding,
-            flip=config.flip,
-            drop_last=config.drop_last,
-            repeats=config.repeats,
-        )
-        drop_path = {"drop_path_rate": config.drop_path} if config.drop_path else {}  # not every model has it
-        self.model = create_model(
-            config.model,
-            seed=config.seed,
-            num_classes=dataset.num_classes,
-            img_size=dataset.img_size,
-            **drop_path,
-            **config.model_args,
-        )
-        self.optimizer = AdamW(
-            self.model.named_parameters(),
-            weight_decay=config.weight_decay,
-            decays=decay_all if config.decay_all else decay_weights,
-        )
-        steps = len(self.loader)
-        self.schedule = WarmupCosine(
-            config.lr,
-            config.epochs * steps,
-            round(config.warmup_epochs * steps),
-            config.warmup_lr,
-            config.min_lr,
-        )
-
-    @property
-    def step(self):
-        """Number of steps taken so far in the whole run."""
-        return self.state.epoch * len(self.loader) + self.state.batch
-
-    def restore(self, saved, state):
-        """Take over the checkpoint ``saved`` and the ``state`` in it."""
-        built = json.loads(json.dumps(self.model.arguments))
-        if (saved.architecture, saved.arguments) != (self.model.architecture, built):
-            raise MinivitError(
-                f"{self.folder.last} holds another network, {saved.architecture} with {saved.arguments}, "
-                f"than its settings and the data set ask for, {self.model.architecture} with {built}"
-            )
-        if saved.training["train_images"] != len(self.dataset.train):
-            raise MinivitError(
-                f"the data set has changed: {len(self.dataset.train)} training images, where the run started "
-                f"with {saved.training['train_images']}"
-            )
-        self.model.load_state_dict(saved.weights)
-        self.model.generator.bit_generator.state = saved.training["generator"]
-        self.optimizer.load_state_dict(saved.optimizer)
-        self.state = state
-        before, now = saved.training["environment"], self.environment
-        changed = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
-        if changed:
-            report.note(
-                "note: the environment is not that in which the run started, so the last bits may differ: "
-                + ", ".join(changed)
-            )
-
-    def run(self, time_budget):
-        """Train until the last epoch, the time budget in minutes, or a signal. Returns the Result."""
-        self._print_header()
-        deadline = math.inf if time_budget is None else time.perf_counter() + 60 * time_budget
-        stopped_by = None
-        self.model.train()
-        # Every step looks for overflow and NaN, and reports them with their place: no warnings before that.
-        with StopRequest() as stop, np.errstate(over="ignore", invalid="ignore"):
-            while self.state.epoch < self.config.epochs and stopped_by is None:
-                stopped_by = self._train_epoch(stop, deadline) or self._close_epoch(stop, deadline)
-                if stopped_by is not None:
-                    self.save_last()
-            if stopped_by == "time budget" and self.state.batch > 0:
-                self._keep_if_best(self._evaluate(stop))
-                self.save_last()
-        self._draw_curves()
-        return _result(self.config, self.folder, self.state, self.model.num_parameters(), stopped_by)
-
-    def _train_epoch(self, stop, deadline):
-        """Take the remaining steps of an epoch. Returns None at its end, or what stopped it before."""
-        state, total = self.state, len(self.loader)
-        saved = started = time.perf_counter()
-        label = f"epoch {state.epoch + 1}/{self.config.epochs}"
-        batches = contextlib.closing(self.loader.epoch(state.epoch, start_batch=state.batch))
-        with report.progress(label, total, "steps", state.batch) as bar, batches as batches:
-            for images, labels in batches:
-                loss = self._take_step(images, labels)
-                now = time.perf_counter()
-                self._count(len(labels), loss, now - started)
-                started = now
-                bar.update()
-                if stop.requested:
-                    return "interrupt"
-                if now > deadline and state.batch < total:
-                    return "time budget"
-                if now - saved > SAVE_EVERY:
-                    self.save_last()
-                    saved = time.perf_counter()
-        return None
-
-    def _count(self, images, loss, seconds):
-        state = self.state
-        state.batch += 1
-        state.loss_sum += loss * images
-        state.images += images
-        state.all_images += images
-        state.train_seconds += seconds
-        state.all_train_seconds += seconds
-        state.all_seconds += seconds
-
-    def _take_step(self, images, labels):
-        """Forward, backward, update. Returns the loss before the update, a float."""
-        loss = cross_entropy(self.model(Tensor(images)), labels, label_smoothing=self.config.label_smoothing)
-        value, self.optimizer.lr = loss.item(), self.schedule(self.step)
-        if not math.isfinite(value):
-            loss.backward()
-            self._raise_diverged(f"the loss became {value}")
-        loss.backward()
-        if self.config.clip:
-            clip_grad_norm(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return value
-
-    def _evaluate(self, stop):
-        """Measure the network on the test images. Returns an Evaluation, or None if a signal came."""
-        with report.progress("testing", len(self.dataset.test), "images") as bar:
-
-            def on_batch(images):
-                bar.update(images)
-                return stop.requested
-
-            measured = evaluate(
-                self.model, self.dataset.test, self.dataset.mean, self.dataset.std, on_batch=on_batch
-            )
-        if measured is not None:
-            self.state.all_seconds += measured.seconds
-        return measured
-
-    def _close_epoch(self, stop, deadline):
-        """Evaluate, save and log after the last step of an epoch. Returns what stops the run, or None."""
-        measured, state = self._evaluate(stop), self.state
-        if measured is None:
-            return (
-                "interrupt"  # last.npz stands at the end of the epoch; resuming begins with this evaluation
-            )
-        row = {
-            "epoch": state.epoch + 1,
-            "train_loss": round(state.loss_sum / state.images, 6),
-            "test_loss": round(measured.loss, 6),
-            "test_top1": round(measured.top1, 2),
-            "test_top5": round(measured.top5, 2),
-            "lr": self.schedule(self.step - 1),
-            "images_per_second": round(state.images / state.train_seconds, 1),
-            "seconds": round(state.train_seconds + measured.seconds, 2),
-        }
-        self._keep_if_best(measured)
-        state.epoch, state.batch = state.epoch + 1, 0
-        state.loss_sum, state.images, state.train_seconds = 0.0, 0, 0.0
-        state.rows.append(row)
-        self.save_last()
-        self.folder.append_log(row)  # after last.npz, from which a resumed run writes the log anew
-        report.print_row(row)
-        return "time budget" if state.epoch < self.config.epochs and time.perf_counter() > deadline else None
-
-    def _keep_if_best(self, measured):
-        """Write best.npz if the network that was measured is better than all before it."""
-        if measured is None or (self.state.best and measured.top1 <= self.state.best["test_top1"]):
-            return
-        self._check_weights()
-        self.state.best = {"test_top1": measured.top1, "test_top5": measured.top5}
-        checkpoint.save(self.folder.best, self.model, **self._description())
-
-    def save_last(self):
-        """Write last.npz: everything that an exact continuation needs."""
-        self._check_weights()
-        training = {
-            "config": self.config.as_dict(),
-            "state": asdict(self.state),
-            "generator": self.model.generator.bit_generator.state,
-            "parameters": self.model.num_parameters(),
-            "train_images": len(self.dataset.train),
-            "environment": self.environment,
-        }
-        optimizer = self.optimizer.state_dict()
-        checkpoint.save(
-            self.folder.last, self.model, training=training, optimizer=optimizer, **self._description()
-        )
-
-    def _description(self):
-        d = self.dataset
-        return {"data": d.name, "class_names": d.class_names, "mean": d.mean, "std": d.std}
-
-    def _check_weights(self):
-        """A step can leave NaN behind though its loss was finite: never save that over a good checkpoint."""
-        if any(not np.isfinite(p.data).all() for p in self.model.parameters()):
-            self._raise_diverged("the weights are no longer finite")
-
-    def _raise_diverged(self, what):
-        named = list(self.model.named_parameters())
-        arrays = [(f"parameter {name}", p.data) for name, p in named]
-        arrays += [(f"gradient of {name}", p.grad) for name, p in named if p.grad is not None]
-        first = next(
-            (name for name, array in arrays if not np.isfinite(array).all()),
-            "none among parameters and gradients",
-        )
-        raise MinivitError(
-            f"{what} at step {self.step} (epoch {self.state.epoch + 1}, learning rate "
-            f"{self.optimizer.lr:.3g}); first that is not finite: {first}. {self.folder.last} keeps the last "
-            "good state; try a lower --lr"
-        )
-
-    def _print_header(self):
-        c, d = self.config, self.dataset
-        lines = [
-            f"{c.model} on {c.data}: {self.model.num_parameters():,} parameters, {d.num_classes} classes, "
-            f"{len(d.train):,} training and {len(d.test):,} test images",
-            f"recipe {c.recipe}: {c.epochs} epochs of {len(self.loader)} steps of {c.batch_size} images, "
-            f"{self.environment['threads']} threads; files in {self.folder.path}",
-        ]
-        if self.step:
-            lines.append(f"resumed after {self.state.epoch} epochs and {self.state.batch} steps")
-        report.print_header(*lines)
-
-    def _draw_curves(self):
-        if not self.state.rows:
-            return
-        try:
-            save_curves(self.folder.curves, self.state.rows, f"{self.config.model} on {self.config.data}")
-        except MinivitError as error:
-            report.note(f"note: no {self.folder.curves.name}: {error}")  # a picture is no reason to fail
-
-
-def _result(config, folder, state, parameters, stopped_by=None):
+def _result(config, folder, state, parameters, stopped_by):
     best = state.best or {"test_top1": math.nan, "test_top5": math.nan}
     return Result(
         model=config.model,
         data=config.data,
         parameters=parameters,
         epochs=state.epoch,
-        test_top1=best["test_top1"],
-        test_top5=best["test_top5"],
+        **best,
         seconds=state.all_seconds,
         images_per_second=state.all_images / state.all_train_seconds if state.all_images else 0.0,
         checkpoint=str(folder.best),

@@ -130,9 +130,9 @@ class TestTrain:
                 image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(
                     tmp_path / "pets" / name / f"{i}.png"
                 )
-        options = f"--data folder:{tmp_path}/pets --data-dir {tmp_path}/data --img-size 16 --epochs 1 --batch-size 4"
-        tiny = "--model-arg depth=1 embed_dim=16 num_heads=2"
-        code, out, err = call(train, *options.split(), *tiny.split(), "--out", tmp_path / "run")
+        data = f"--data folder:{tmp_path}/pets --data-dir {tmp_path}/data --img-size 16"
+        tiny = "--epochs 1 --batch-size 4 --model-arg depth=1 embed_dim=16 num_heads=2"
+        code, out, err = call(train, *data.split(), *tiny.split(), "--out", tmp_path / "run")
         assert code == 0, err
         code, again, err = call(evaluate, tmp_path / "run" / "best.npz", "--data-dir", tmp_path / "data")
         assert code == 0, err

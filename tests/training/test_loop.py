@@ -11,7 +11,7 @@ import pytest
 import minivit
 from minivit.data import Dataset, Split
 from minivit.errors import MinivitError, UsageError
-from minivit.training import checkpoint, loop
+from minivit.training import checkpoint, loop, trainer
 from minivit.training.config import resolve
 from minivit.training.evaluation import count_hits, evaluate
 from minivit.training.run_folder import RunFolder
@@ -52,7 +52,7 @@ def blobs(monkeypatch):
 def no_pictures(request, monkeypatch):
     """Drawing takes longer than these runs; tests marked by the fixture ``pictures`` do it."""
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr(loop, "save_curves", lambda *args: None)
+        monkeypatch.setattr(trainer, "save_curves", lambda *args: None)
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_two_runs_are_alike_and_another_seed_is_not(start, whole):
 @pytest.mark.parametrize("asked", [1, 2, 3, 4, 6, 8, 11, 12])
 def test_an_interrupted_run_resumes_exactly(start, whole, monkeypatch, asked):
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "StopRequest", StopAfter)
+        patch.setattr(trainer, "StopRequest", StopAfter)
         StopAfter.times = asked
         folder, result = start()
     assert result.stopped_by == "interrupt"
@@ -177,14 +177,14 @@ def test_a_killed_run_resumes_from_its_last_save(start, tmp_path, whole, monkeyp
 
     taken = []
 
-    def step_or_die(self, images, labels, take_step=loop._Trainer._take_step):
+    def step_or_die(self, images, labels, take_step=trainer.Trainer._take_step):
         if len(taken) == steps:
             raise Killed
         taken.append(1)
         return take_step(self, images, labels)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Trainer, "_take_step", step_or_die)
+        patch.setattr(trainer.Trainer, "_take_step", step_or_die)
         with pytest.raises(Killed):
             start()
     folder = RunFolder.existing(tmp_path / "run")
@@ -199,15 +199,15 @@ def test_a_killed_run_resumes_from_its_last_save(start, tmp_path, whole, monkeyp
 
 def test_long_epochs_are_saved_inside(start, tmp_path, whole, monkeypatch):
     saved = []
-    save_last = loop._Trainer.save_last
+    save_last = trainer.Trainer.save_last
 
     def remember(self):
         saved.append(self.step)
         save_last(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "SAVE_EVERY", 0.0)
-        patch.setattr(loop._Trainer, "save_last", remember)
+        patch.setattr(trainer, "SAVE_EVERY", 0.0)
+        patch.setattr(trainer.Trainer, "save_last", remember)
         folder, _ = start()
     assert saved == [0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9]
     assert_same_end(checkpoint.read(folder.last), whole)
@@ -268,7 +268,7 @@ class TestForeignCheckpoints:
             loop.resume(folder)
 
     def test_another_environment_is_noted(self, folder, capsys, monkeypatch):
-        monkeypatch.setattr(loop, "describe_environment", lambda: {"threads": 77})
+        monkeypatch.setattr(trainer, "describe_environment", lambda: {"threads": 77})
         loop.resume(folder)
         assert "the last bits may differ: threads" in capsys.readouterr().err
 
@@ -290,8 +290,8 @@ class TestDivergence:
         def poison(self):
             self.parameters["norm.bias"].data[3] = np.nan
 
-        monkeypatch.setattr(loop.AdamW, "step", poison)
-        monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+        monkeypatch.setattr(trainer.AdamW, "step", poison)
+        monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
         with pytest.raises(
             MinivitError, match="weights are no longer finite at step 1 .*parameter norm.bias"
         ):
@@ -315,13 +315,13 @@ def test_a_run_that_cannot_begin_leaves_no_folder(start, tmp_path):
 
 def test_small_data_options_reach_the_loader(start, monkeypatch):
     seen = {}
-    loader = loop.DataLoader
+    loader = trainer.DataLoader
 
     def spy(split, batch_size, **options):
         seen.update(options, batch_size=batch_size)
         return loader(split, batch_size, **options)
 
-    monkeypatch.setattr(loop, "DataLoader", spy)
+    monkeypatch.setattr(trainer, "DataLoader", spy)
     start(recipe="small_data", epochs=1, crop_padding=1, warmup_epochs=0, seed=5)
     wanted = {"batch_size": 8, "repeats": 3, "flip": True, "crop_padding": 1, "drop_last": True, "seed": 5}
     assert {name: seen[name] for name in wanted} == wanted and seen["shuffle"]

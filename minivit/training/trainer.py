@@ -1,0 +1,308 @@
+"""One run in progress: steps, epochs, what is saved when, and how a run is left and taken up again."""
+
+import contextlib
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from minivit.analysis.plots import save_curves
+from minivit.data import DataLoader
+from minivit.errors import MinivitError
+from minivit.kernels.memory import keep_freed_memory
+from minivit.models import create_model
+from minivit.ops.loss import cross_entropy
+from minivit.tensor import Tensor
+from minivit.training import checkpoint, report
+from minivit.training.environment import describe_environment
+from minivit.training.evaluation import evaluate
+from minivit.training.optimizers import AdamW, clip_grad_norm, decay_all, decay_weights
+from minivit.training.schedules import WarmupCosine
+from minivit.training.signals import StopRequest
+
+SAVE_EVERY = 300.0
+"""Seconds between saves inside an epoch."""
+
+INTERRUPT, TIME_BUDGET = "interrupt", "time budget"
+"""What can stop a run before its end."""
+
+
+@dataclass
+class RunState:
+    """Where a run stands: with the arrays of model and optimiser, all that changes from step to step."""
+
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the next one, and over these:
+    loss_sum: float = 0.0  # sum of the loss over images
+    images: int = 0  # images seen
+    train_seconds: float = 0.0
+    rows: list = field(default_factory=list)  # the lines of log.jsonl
+    all_images: int = 0  # images seen in the whole run
+    all_train_seconds: float = 0.0  # time in training steps
+    all_seconds: float = 0.0  # and with evaluation
+    best: dict | None = None  # test_top1 and test_top5 of best.npz
+
+
+class Trainer:
+    """The network, its optimiser, the batches, and the state that ``last.npz`` keeps.
+
+    Args:
+        config: a ``TrainConfig``.
+        folder: the ``RunFolder`` to write to.
+        dataset: a ``minivit.data.Dataset``.
+    """
+
+    def __init__(self, config, folder, dataset):
+        self.config, self.folder, self.dataset, self.state = config, folder, dataset, RunState()
+        self.environment = describe_environment()
+        self.loader = DataLoader(
+            dataset.train,
+            config.batch_size,
+            mean=dataset.mean,
+            std=dataset.std,
+            seed=config.seed,
+            shuffle=True,
+            crop_padding=config.crop_padding,
+            flip=config.flip,
+            drop_last=config.drop_last,
+            repeats=config.repeats,
+        )
+        drop_path = {"drop_path_rate": config.drop_path} if config.drop_path else {}  # not every model has it
+        self.model = create_model(
+            config.model,
+            seed=config.seed,
+            num_classes=dataset.num_classes,
+            img_size=dataset.img_size,
+            **drop_path,
+            **config.model_args,
+        )
+        self.optimizer = AdamW(
+            self.model.named_parameters(),
+            weight_decay=config.weight_decay,
+            decays=decay_all if config.decay_all else decay_weights,
+        )
+        steps = len(self.loader)
+        self.schedule = WarmupCosine(
+            peak=config.lr,
+            steps=config.epochs * steps,
+            warmup_steps=round(config.warmup_epochs * steps),
+            start=config.warmup_lr,
+            floor=config.min_lr,
+        )
+
+    @property
+    def step(self):
+        """Number of steps taken so far in the whole run."""
+        return self.state.epoch * len(self.loader) + self.state.batch
+
+    def run(self, time_budget=None):
+        """Train until the last epoch, the time budget in minutes, or a signal.
+
+        Returns:
+            None for a finished run, else ``INTERRUPT`` or ``TIME_BUDGET``.
+
+        Raises:
+            MinivitError: loss or weights are no longer finite, or a file cannot be written.
+        """
+        keep_freed_memory()
+        self._print_header()
+        deadline = math.inf if time_budget is None else time.perf_counter() + 60 * time_budget
+        stopped_by = None
+        self.model.train()
+        # Every step looks for overflow and NaN, and reports them with their place: no warnings before that.
+        with StopRequest() as stop, np.errstate(over="ignore", invalid="ignore"):
+            while self.state.epoch < self.config.epochs and stopped_by is None:
+                stopped_by = self._train_epoch(stop, deadline) or self._close_epoch(stop, deadline)
+            if stopped_by is not None:
+                self.save_last()
+            if stopped_by == TIME_BUDGET and self.state.batch > 0:
+                stopped_by = self._test_unfinished_epoch(stop)
+        self._draw_curves()
+        return stopped_by
+
+    def _train_epoch(self, stop, deadline):
+        """Take the remaining steps of an epoch. Returns None at its end, or what stopped it before."""
+        state, total = self.state, len(self.loader)
+        saved = started = time.perf_counter()
+        label = f"epoch {state.epoch + 1}/{self.config.epochs}"
+        batches = contextlib.closing(self.loader.epoch(state.epoch, start_batch=state.batch))
+        with report.progress(label, total, "steps", state.batch) as bar, batches as batches:
+            for images, labels in batches:
+                loss = self._take_step(images, labels)
+                now = time.perf_counter()
+                self._count(len(labels), loss, now - started)
+                started = now
+                bar.update()
+                if stop.requested:
+                    return INTERRUPT
+                if now > deadline and state.batch < total:
+                    return TIME_BUDGET
+                if now - saved > SAVE_EVERY:
+                    self.save_last()
+                    saved = time.perf_counter()
+        return None
+
+    def _take_step(self, images, labels):
+        """Forward, backward, update. Returns the loss before the update, a float."""
+        loss = cross_entropy(self.model(Tensor(images)), labels, label_smoothing=self.config.label_smoothing)
+        loss.backward()
+        value, self.optimizer.lr = loss.item(), self.schedule(self.step)
+        if not math.isfinite(value):
+            self._raise_diverged(f"the loss became {value}")
+        if self.config.clip:
+            clip_grad_norm(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return value
+
+    def _count(self, images, loss, seconds):
+        state = self.state
+        state.batch += 1
+        state.loss_sum += loss * images
+        state.images += images
+        state.all_images += images
+        state.train_seconds += seconds
+        state.all_train_seconds += seconds
+        state.all_seconds += seconds
+
+    def _evaluate(self, stop):
+        """Measure the network on the test images. Returns an Evaluation, or None if a signal came."""
+        with report.progress("testing", len(self.dataset.test), "images") as bar:
+
+            def on_batch(images):
+                bar.update(images)
+                return stop.requested
+
+            d = self.dataset
+            measured = evaluate(self.model, d.test, d.mean, d.std, on_batch=on_batch)
+        if measured is not None:
+            self.state.all_seconds += measured.seconds
+        return measured
+
+    def _close_epoch(self, stop, deadline):
+        """Evaluate, save and log after the last step of an epoch. Returns what stops the run, or None."""
+        measured, state = self._evaluate(stop), self.state
+        if measured is None:
+            return INTERRUPT  # the state stays at the end of this epoch: resuming begins with its evaluation
+        row = {
+            "epoch": state.epoch + 1,
+            "train_loss": round(state.loss_sum / state.images, 6),
+            "test_loss": round(measured.loss, 6),
+            "test_top1": round(measured.top1, 2),
+            "test_top5": round(measured.top5, 2),
+            "lr": self.schedule(self.step - 1),
+            "images_per_second": round(state.images / state.train_seconds, 1),
+            "seconds": round(state.train_seconds + measured.seconds, 2),
+        }
+        self._keep_if_best(measured)
+        state.epoch, state.batch = state.epoch + 1, 0
+        state.loss_sum, state.images, state.train_seconds = 0.0, 0, 0.0
+        state.rows.append(row)
+        self.save_last()
+        self.folder.append_log(row)  # after last.npz, from which a resumed run writes the log anew
+        report.print_row(row)
+        return TIME_BUDGET if state.epoch < self.config.epochs and time.perf_counter() > deadline else None
+
+    def _test_unfinished_epoch(self, stop):
+        """Evaluate where the time budget ended. Returns what stopped the run."""
+        measured = self._evaluate(stop)
+        if measured is None:
+            return INTERRUPT
+        self._keep_if_best(measured)
+        self.save_last()
+        return TIME_BUDGET
+
+    def _keep_if_best(self, measured):
+        """Write best.npz if the network that was measured is better than all before it."""
+        if self.state.best is None or measured.top1 > self.state.best["test_top1"]:
+            self._check_weights()
+            self.state.best = {"test_top1": measured.top1, "test_top5": measured.top5}
+            checkpoint.save(self.folder.best, self.model, **self._description())
+
+    def save_last(self):
+        """Write last.npz: everything that an exact continuation needs."""
+        self._check_weights()
+        training = {
+            "config": self.config.as_dict(),
+            "state": asdict(self.state),
+            "generator": self.model.generator.bit_generator.state,
+            "parameters": self.model.num_parameters(),
+            "train_images": len(self.dataset.train),
+            "environment": self.environment,
+        }
+        arrays = self.optimizer.state_dict()
+        checkpoint.save(
+            self.folder.last, self.model, training=training, optimizer=arrays, **self._description()
+        )
+
+    def restore(self, saved):
+        """Take over the state of the checkpoint ``saved``, and write the log that belongs to it.
+
+        Raises:
+            MinivitError: it holds another network, or the data set is not the one it was trained on.
+        """
+        built = json.loads(json.dumps(self.model.arguments))
+        if (saved.architecture, saved.arguments) != (self.model.architecture, built):
+            raise MinivitError(
+                f"{saved.path} holds another network, {saved.architecture} with {saved.arguments}, than its "
+                f"settings and the data set ask for, {self.model.architecture} with {built}"
+            )
+        if saved.training["train_images"] != len(self.dataset.train):
+            raise MinivitError(
+                f"the data set has changed: {len(self.dataset.train)} training images, where the run started "
+                f"with {saved.training['train_images']}"
+            )
+        self.model.load_state_dict(saved.weights)
+        self.model.generator.bit_generator.state = saved.training["generator"]
+        self.optimizer.load_state_dict(saved.optimizer)
+        self.state = RunState(**saved.training["state"])
+        self.folder.write_log(self.state.rows)
+        before, now = saved.training["environment"], self.environment
+        changed = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
+        if changed:
+            report.note(
+                "note: the environment is not that in which the run started, so the last bits may differ: "
+                + ", ".join(changed)
+            )
+
+    def _description(self):
+        d = self.dataset
+        return {"data": d.name, "class_names": d.class_names, "mean": d.mean, "std": d.std}
+
+    def _check_weights(self):
+        """A step can leave NaN behind though its loss was finite: never save that over a good checkpoint."""
+        if any(not np.isfinite(p.data).all() for p in self.model.parameters()):
+            self._raise_diverged("the weights are no longer finite")
+
+    def _raise_diverged(self, what):
+        named = list(self.model.named_parameters())
+        arrays = [(f"parameter {name}", p.data) for name, p in named]
+        arrays += [(f"gradient of {name}", p.grad) for name, p in named if p.grad is not None]
+        first = next((name for name, array in arrays if not np.isfinite(array).all()), "an activation")
+        raise MinivitError(
+            f"{what} at step {self.step} (epoch {self.state.epoch + 1}, learning rate "
+            f"{self.optimizer.lr:.3g}); first that is not finite: {first}. {self.folder.last} keeps the last "
+            "good state; try a lower --lr"
+        )
+
+    def _print_header(self):
+        c, d = self.config, self.dataset
+        lines = [
+            f"{c.model} on {c.data}: {self.model.num_parameters():,} parameters, {d.num_classes} classes, "
+            f"{len(d.train):,} training and {len(d.test):,} test images",
+            f"recipe {c.recipe}, {c.epochs} x {len(self.loader)} steps of {c.batch_size} images, "
+            f"{self.environment['threads']} threads; files in {self.folder.path}",
+        ]
+        if self.step:
+            lines.append(f"resumed after step {self.step:,}")
+        report.print_header(*lines)
+
+    def _draw_curves(self):
+        if not self.state.rows:
+            return
+        try:
+            save_curves(self.folder.curves, self.state.rows, f"{self.config.model} on {self.config.data}")
+        except MinivitError as error:
+            report.note(f"note: no {self.folder.curves.name}: {error}")  # a picture is no reason to fail
