@@ -170,7 +170,8 @@ def _cross_entropy(logits, targets, losses, probabilities, start, stop):
         log_total = math.log(total)
         loss = zero
         for c in range(logits.shape[1]):
-            loss += targets[i, c] * (top + log_total - logits[i, c])
+            if targets[i, c] != zero:  # a class masked with -inf costs nothing where it has no share
+                loss += targets[i, c] * (top + log_total - logits[i, c])
             probabilities[i, c] /= total
         losses[i] = loss
 
@@ -198,7 +199,8 @@ def cross_entropy_numpy(logits, targets):
     """What ``cross_entropy`` computes."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return -(targets * log_probabilities).sum(axis=1), np.exp(log_probabilities)
+    losses = -np.multiply(targets, log_probabilities, where=targets != 0, out=np.zeros_like(logits)).sum(axis=1)
+    return losses, np.exp(log_probabilities)
 
 
 # --- attention softmax -------------------------------------------------------------------------------------------

@@ -1,21 +1,23 @@
 """One pool of threads for every kernel.
 
-Numba kernels here are serial and release the GIL; ``parallel_for`` runs them on ranges of rows, one Python thread
-for each core. That is all that these loops need, it costs some 20 microseconds a call, it never competes with
-a second thread pool of Numba's own, and the ranges depend on the number of threads alone, so that results
-repeat bit for bit.
+Numba kernels and single-threaded BLAS release the GIL; ``parallel_for`` runs them on ranges of rows. The calling
+thread takes pieces like all others, so that nothing is lost when they are slow to wake up, and never
+competes with a second pool of Numba's own. The pieces depend on the number of threads alone, so that results repeat
+bit for bit.
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+import queue
+import threading
 
 import numpy as np
 
 from minivit.errors import UsageError
 
 _PIECES = 2  # for each thread
-_pool = None
 _threads = None
+_workers = 0
+_jobs = queue.SimpleQueue()
 
 
 def num_threads():
@@ -29,13 +31,13 @@ def num_threads():
 
 def set_num_threads(count):
     """Use ``count`` threads from now on. Raises UsageError unless it is a whole number of at least 1."""
-    global _pool, _threads
-    if not str(count).isdigit() or int(count) < 1:
+    global _threads, _workers
+    if not str(count).isdecimal() or int(count) < 1:
         raise UsageError(f"the number of threads must be a whole number of at least 1, got {count!r}")
-    if _pool is not None:
-        _pool.shutdown()
-        _pool = None
     _threads = int(count)
+    for _ in range(_workers):
+        _jobs.put(None)  # the old ones end; the next job starts new ones
+    _workers = 0
 
 
 def parallel_for(body, n, grain):
@@ -50,7 +52,7 @@ def parallel_for(body, n, grain):
     if len(bounds) == 2:
         body(0, n)
     else:
-        list(_get_pool().map(body, bounds[:-1], bounds[1:]))
+        _run(body, list(zip(bounds[:-1], bounds[1:], strict=True)))
 
 
 def partial_sums(body, n, grain, shape, dtype):
@@ -63,7 +65,7 @@ def partial_sums(body, n, grain, shape, dtype):
     if len(totals) == 1:
         body(0, n, totals[0])
         return totals[0]
-    list(_get_pool().map(body, bounds[:-1], bounds[1:], totals))
+    _run(body, list(zip(bounds[:-1], bounds[1:], totals, strict=True)))
     return totals.sum(axis=0)
 
 
@@ -74,8 +76,57 @@ def _bounds(n, grain):
     return [n * i // pieces for i in range(pieces + 1)]
 
 
-def _get_pool():
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(num_threads(), thread_name_prefix="minivit-kernel")
-    return _pool
+class _Job:
+    """Calls of one function with several tuples of arguments, which any number of threads work off together."""
+
+    def __init__(self, body, pieces):
+        self.body, self.pieces = body, pieces
+        self.lock, self.done = threading.Lock(), threading.Event()
+        self.taken = self.finished = 0
+        self.error = None
+
+    def work(self):
+        """Take pieces until none is left."""
+        while True:
+            with self.lock:
+                number, self.taken = self.taken, self.taken + 1
+            if number >= len(self.pieces):
+                return
+            try:
+                self.body(*self.pieces[number])
+            except BaseException as error:
+                self.error = error
+            with self.lock:
+                self.finished += 1
+                last = self.finished == len(self.pieces)
+            if last:
+                self.done.set()
+
+
+def _run(body, pieces):
+    global _workers
+    while _workers < num_threads() - 1:  # the calling thread is one more
+        threading.Thread(target=_serve, name=f"minivit-kernel-{_workers}", daemon=True).start()
+        _workers += 1
+    job = _Job(body, pieces)
+    for _ in range(_workers):
+        _jobs.put(job)
+    job.work()
+    job.done.wait()
+    if job.error is not None:
+        raise job.error
+
+
+def _serve():
+    while (job := _jobs.get()) is not None:
+        job.work()
+
+
+def _forget_threads():
+    """After a fork the child has none of them, and must not share a queue with the parent's."""
+    global _jobs, _workers
+    _jobs, _workers = queue.SimpleQueue(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)

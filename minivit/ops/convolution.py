@@ -7,7 +7,7 @@ has ``(size + 2 padding - kernel) // stride + 1`` rows and columns.
 import numpy as np
 
 from minivit.kernels import depthwise
-from minivit.tensor import op
+from minivit.tensor import op, require_floats
 
 
 class _Windows:
@@ -53,7 +53,7 @@ class _Windows:
     def add_back(self, windows):
         """The VJP of ``cut``: add windows (B, C, out_h, out_w, kernel_h, kernel_w) up where they overlap."""
         out = np.zeros(self.padded_shape, windows.dtype)
-        flat = windows.reshape(*windows.shape[:4], -1)
+        flat = windows.reshape(*windows.shape[:4], self.kernel[0] * self.kernel[1])
         for number, place in self.offsets():
             out[place] += flat[..., number]
         return self.crop(out)
@@ -85,26 +85,26 @@ def conv2d(x, weight, bias=None, /, stride=1, padding=0, groups=1):
     windows = _Windows(x, weight.shape[2:], stride, padding)
     if weight.shape[1] == 1:
         return _depthwise_conv2d(windows, x, weight, bias)
-    b, (oh, ow), per_group = x.shape[0], windows.out_size, weight.shape[0] // groups
-    filters = weight.reshape(groups, per_group, -1)
+    b, (oh, ow), (c, kh, kw), per_group = len(x), windows.out_size, weight.shape[1:], len(weight) // groups
+    filters = weight.reshape(groups, per_group, c * kh * kw)
 
     def columns():
         """Windows as matrices (groups, B out_h out_w, C / groups * kernel). Made twice: they are large to keep."""
-        cut = windows.cut(x).reshape(b, groups, -1, oh, ow, *windows.kernel)
-        return cut.transpose(1, 0, 3, 4, 2, 5, 6).reshape(groups, b * oh * ow, -1)
+        cut = windows.cut(x).reshape(b, groups, c, oh, ow, kh, kw)
+        return cut.transpose(1, 0, 3, 4, 2, 5, 6).reshape(groups, b * oh * ow, c * kh * kw)
 
     def matrices(g):
-        return g.reshape(b, groups, per_group, oh * ow).transpose(1, 0, 3, 2).reshape(groups, -1, per_group)
+        return g.reshape(b, groups, per_group, oh * ow).transpose(1, 0, 3, 2).reshape(groups, b * oh * ow, per_group)
 
     def vjp_x(g):
-        parts = (matrices(g) @ filters).reshape(groups, b, oh, ow, -1, *windows.kernel)
-        return windows.add_back(parts.transpose(1, 0, 4, 2, 3, 5, 6).reshape(b, -1, oh, ow, *windows.kernel))
+        parts = (matrices(g) @ filters).reshape(groups, b, oh, ow, c, kh, kw)
+        return windows.add_back(parts.transpose(1, 0, 4, 2, 3, 5, 6).reshape(b, groups * c, oh, ow, kh, kw))
 
     def vjp_weight(g):
         return (matrices(g).swapaxes(1, 2) @ columns()).reshape(weight.shape)
 
     out = columns() @ filters.swapaxes(1, 2)
-    out = out.reshape(groups, b, oh * ow, per_group).transpose(1, 0, 3, 2).reshape(b, -1, oh, ow)
+    out = out.reshape(groups, b, oh * ow, per_group).transpose(1, 0, 3, 2).reshape(b, len(weight), oh, ow)
     if bias is not None:
         out += bias[:, None, None]
     return out, (vjp_x, vjp_weight, lambda g: g.sum((0, 2, 3)))
@@ -129,6 +129,7 @@ def _depthwise_conv2d(windows, x, weight, bias):
 @op
 def avg_pool2d(x, /, kernel, stride=None, padding=0):
     """Mean of each window; padding counts as zeros, as in PyTorch. ``stride`` defaults to ``kernel``."""
+    require_floats(x)
     windows = _Windows(x, kernel, kernel if stride is None else stride, padding)
     mean = np.full((x.shape[1], *windows.kernel), 1 / np.prod(windows.kernel), x.dtype)
     out = depthwise.depthwise(windows.pad(x), mean, windows.stride, windows.out_size)
@@ -142,6 +143,7 @@ def avg_pool2d(x, /, kernel, stride=None, padding=0):
 @op
 def max_pool2d(x, /, kernel, stride=None, padding=0):
     """Largest element of each window; padding counts as -inf. The first of equal ones gets the cotangent."""
+    require_floats(x)
     windows = _Windows(x, kernel, kernel if stride is None else stride, padding)
     if any(2 * p > k for p, k in zip(windows.padding, windows.kernel, strict=True)):
         raise ValueError(f"expected a padding of at most half the kernel, got {windows.padding} for {windows.kernel}")
@@ -149,7 +151,7 @@ def max_pool2d(x, /, kernel, stride=None, padding=0):
     out = np.full((*x.shape[:2], *windows.out_size), -np.inf, x.dtype)
     winner = np.zeros(out.shape, np.int32)
     for number, place in windows.offsets():
-        better = ~(padded[place] <= out)  # a NaN wins, so that it does not go unseen
+        better = (padded[place] > out) | np.isnan(padded[place])  # a NaN wins, so that it does not go unseen
         winner[better] = number
         np.copyto(out, padded[place], where=better)
 

@@ -1,9 +1,11 @@
 """Ops on each element by itself. All broadcast as in NumPy; ``@op`` undoes the broadcasting of cotangents."""
 
+import math
+
 import numpy as np
 
 from minivit.kernels import exponential
-from minivit.tensor import op
+from minivit.tensor import op, require_floats
 
 # --- arithmetic --------------------------------------------------------------------------------------------------
 
@@ -97,8 +99,9 @@ def tanh(a, /):
 
 @op
 def sigmoid(a, /):
-    """1 / (1 + e ** -a), written as (1 + tanh(a/2)) / 2, which cannot overflow."""
-    out = 0.5 * (1 + np.tanh(0.5 * a))
+    """1 / (1 + e ** -a), in the form in which nothing overflows and small results keep all their digits."""
+    e = np.exp(-np.abs(a))
+    out = np.where(a < 0, e, 1) / (1 + e)
     return out, (lambda g: g * out * (1 - out),)
 
 
@@ -107,7 +110,7 @@ def erf(a, /):
     """Error function 2/sqrt(pi) * integral of exp(-t^2) from 0 to a."""
     from scipy import special  # here, because importing it takes longer than importing all of minivit
 
-    return special.erf(a), (lambda g: g * (2 / np.sqrt(np.pi)) * np.exp(-a * a),)
+    return special.erf(a), (lambda g: g * (2 / math.sqrt(math.pi)) * np.exp(-a * a),)
 
 
 @op
@@ -119,6 +122,7 @@ def relu(a, /):
 @op
 def gelu(a, /):
     """a Phi(a) with the exact normal distribution function (Hendrycks & Gimpel 2016), not the tanh approximation."""
+    require_floats(a)
     return exponential.gelu(a), (lambda g: exponential.gelu_backward(g, a),)
 
 
@@ -160,7 +164,11 @@ def where(condition, a, b, /):
     """a where ``condition`` (bool) holds, b elsewhere."""
     if condition.dtype != bool:
         raise TypeError(f"expected a condition of dtype bool, got {condition.dtype}")
-    return np.where(condition, a, b), (None, lambda g: g * condition, lambda g: g * ~condition)
+    return np.where(condition, a, b), (
+        None,
+        lambda g: np.where(condition, g, 0),  # not g * condition: where a cotangent is infinite, 0 must stay 0
+        lambda g: np.where(condition, 0, g),
+    )
 
 
 # --- noise -------------------------------------------------------------------------------------------------------
@@ -185,8 +193,11 @@ def drop_path(a, /, rate, rng):
 
 
 def _drop(a, shape, rate, rng):
+    require_floats(a)
     if not 0 <= rate < 1:
         raise ValueError(f"expected a rate in [0, 1), got {rate}")
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"expected rng to be a np.random.Generator, got {type(rng).__name__}")
     keep = (rng.random(shape, np.float32) >= rate).astype(a.dtype)
     keep /= a.dtype.type(1 - rate)
     return a * keep, (lambda g: g * keep,)

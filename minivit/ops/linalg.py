@@ -1,5 +1,7 @@
 """Matrix products: ``matmul`` in all of NumPy's forms, ``linear``, ``einsum``."""
 
+import math
+
 import numpy as np
 
 from minivit.kernels import products, rows
@@ -44,11 +46,12 @@ def linear(x, weight, bias=None, /):
         raise ValueError("expected x of shape (..., in) and a weight of shape (out, in)")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError("expected a bias of shape (out,)")
-    x2 = x.reshape(-1, x.shape[-1])  # one matrix, so that BLAS runs once and not once for each image
+    n = math.prod(x.shape[:-1])
+    x2 = x.reshape(n, x.shape[-1])  # one matrix, so that BLAS runs once and not once for each image
     out = products.times_transposed(x2, weight, bias)
 
     def matrix(g):
-        return g.reshape(-1, weight.shape[0])
+        return g.reshape(n, weight.shape[0])
 
     return out.reshape(*x.shape[:-1], weight.shape[0]), (
         lambda g: products.times(matrix(g), weight).reshape(x.shape),

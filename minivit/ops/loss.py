@@ -3,7 +3,7 @@
 import numpy as np
 
 from minivit.kernels import exponential
-from minivit.tensor import Tensor, op
+from minivit.tensor import Tensor, op, require_floats
 
 
 @op
@@ -24,6 +24,7 @@ def log_softmax(a, /, axis=-1):
 
 @op
 def _cross_entropy(logits, targets, /):
+    require_floats(logits)
     losses, probabilities = exponential.cross_entropy(logits, targets)
 
     def vjp(g):

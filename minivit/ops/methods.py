@@ -1,5 +1,7 @@
 """NumPy's operators and method names on ``Tensor``, each one an op. Importing this module installs them."""
 
+import math
+
 import numpy as np
 
 from minivit.ops import elementwise, linalg, loss, reduction, shape
@@ -96,9 +98,11 @@ def _transpose(self, *axes):
 
 def _flatten(self, start=0, end=-1):
     """Join the axes ``start`` to ``end`` (inclusive) into one."""
-    start, end = start % max(1, self.ndim), end % max(1, self.ndim)
-    sizes = self.shape[start : end + 1]
-    return shape.reshape(self, (*self.shape[:start], int(np.prod(sizes)), *self.shape[end + 1 :]))
+    first, last = (i + self.ndim if i < 0 else i for i in (start, end))
+    if self.ndim and not 0 <= first <= last < self.ndim:
+        raise IndexError(f"flatten: axes {start} to {end} of a tensor of shape {self.shape}")
+    sizes = self.shape[first : last + 1]
+    return shape.reshape(self, (*self.shape[:first], math.prod(sizes), *self.shape[last + 1 :]))
 
 
 Tensor.reshape = _reshape

@@ -3,7 +3,7 @@
 import numpy as np
 
 from minivit.kernels import rows
-from minivit.tensor import op
+from minivit.tensor import op, require_floats
 
 
 @op
@@ -13,6 +13,7 @@ def layer_norm(x, weight, bias, /, eps=1e-5):
     Args:
         x: (..., D). weight, bias: (D,).
     """
+    require_floats(x, weight, bias)
     if x.ndim < 1 or weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
         raise ValueError("expected x of shape (..., D), and a weight and a bias of shape (D,)")
     x2 = x.reshape(-1, x.shape[-1])
@@ -37,6 +38,7 @@ def batch_norm(x, weight, bias, /, running_mean, running_var, training, momentum
             batch's own statistics.
         training: bool.
     """
+    require_floats(x, weight, bias)
     if x.ndim < 2 or not weight.shape == bias.shape == running_mean.shape == running_var.shape == x.shape[1:2]:
         raise ValueError("expected x of shape (B, C, ...), and weight, bias and running statistics of shape (C,)")
     axes = (0, *range(2, x.ndim))

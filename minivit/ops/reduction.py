@@ -1,6 +1,9 @@
 """Ops that reduce axes. ``axis`` is None (all), an int or a tuple; ``keepdims`` keeps reduced axes with size 1."""
 
+import math
+
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from minivit.tensor import op
 
@@ -9,12 +12,17 @@ def _expand(g, shape, axis, keepdims):
     """View the cotangent ``g`` of a reduction of an array of ``shape`` as an array that broadcasts with it."""
     if keepdims:
         return g
-    axes = range(len(shape)) if axis is None else np.atleast_1d(axis) % max(1, len(shape))
+    axes = _axes(shape, axis)
     return g.reshape([1 if i in axes else n for i, n in enumerate(shape)])
 
 
+def _axes(shape, axis):
+    """The axes that ``axis`` names, counted from the front. AxisError (a ValueError) if there is no such axis."""
+    return range(len(shape)) if axis is None else normalize_axis_tuple(axis, len(shape))
+
+
 def _count(shape, axis):
-    return int(np.prod(shape if axis is None else [shape[i] for i in np.atleast_1d(axis)]))
+    return math.prod(shape[i] for i in _axes(shape, axis))
 
 
 @op
@@ -63,7 +71,7 @@ def _extreme(a, kept, axis, keepdims):
 
 
 def _reduced_shape(shape, axis):
-    axes = range(len(shape)) if axis is None else np.atleast_1d(axis) % len(shape)
+    axes = _axes(shape, axis)
     return [n for i, n in enumerate(shape) if i not in axes]
 
 
@@ -73,9 +81,8 @@ def logsumexp(a, /, axis=None, keepdims=False):
     _nonempty(a, axis)
     top = a.max(axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)  # a row of -inf gives -inf, not NaN
-    total = np.exp(a - top).sum(axis, keepdims=True)
-    with np.errstate(divide="ignore"):
-        kept = np.log(total) + top
+    with np.errstate(divide="ignore", over="ignore"):
+        kept = np.log(np.exp(a - top).sum(axis, keepdims=True)) + top
     out = kept if keepdims else kept.reshape(_reduced_shape(a.shape, axis))
     return out, (lambda g: _expand(g, a.shape, axis, keepdims) * np.exp(a - kept),)
 

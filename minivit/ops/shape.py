@@ -24,7 +24,10 @@ def transpose(a, /, axes=None):
 def swapaxes(a, axis1, axis2):
     """Exchange two axes."""
     order = list(range(a.ndim))
-    order[axis1], order[axis2] = order[axis2], order[axis1]
+    try:
+        order[axis1], order[axis2] = order[axis2], order[axis1]
+    except IndexError:
+        raise IndexError(f"swapaxes: axes {axis1} and {axis2} of a tensor of shape {a.shape}") from None
     return transpose(a, order)
 
 
@@ -79,8 +82,10 @@ def stack(tensors, axis=0):
 
 def split(a, sections, axis=0):
     """Cut along ``axis`` into ``sections`` equal parts (an int) or before the given indices: a list of tensors."""
+    if not -a.ndim <= axis < a.ndim:
+        raise IndexError(f"split: axis {axis} of a tensor of shape {a.shape}")
     size = a.shape[axis]
-    if isinstance(sections, int):
+    if isinstance(sections, (int, np.integer)):
         if sections < 1 or size % sections:
             raise ValueError(f"split: axis {axis} of size {size} does not divide into {sections} equal parts")
         cuts = [size // sections * i for i in range(1, sections)]
@@ -119,7 +124,7 @@ def getitem(a, /, index):
     An element that is picked several times gets the sum of its cotangents.
     """
     index = index if isinstance(index, tuple) else (index,)
-    index = tuple(np.asarray(i) if isinstance(i, list) or hasattr(i, "requires_grad") else i for i in index)
+    index = tuple(_plain_index(i) for i in index)
     basic = builtins.all(i is None or i is Ellipsis or isinstance(i, (int, np.integer, builtins.slice)) for i in index)
 
     def vjp(g):
@@ -131,3 +136,10 @@ def getitem(a, /, index):
         return out
 
     return a[index], (vjp,)
+
+
+def _plain_index(i):
+    """Tensors and lists as arrays; a copy of a list, because the caller may go on to change it."""
+    if isinstance(i, list):
+        return np.array(i) if i else np.empty(0, np.intp)
+    return np.asarray(i) if hasattr(i, "requires_grad") else i

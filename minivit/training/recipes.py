@@ -72,9 +72,10 @@ RECIPES = {
     for recipe in (
         Recipe(
             name="quick",
-            description="a small network and a short schedule, made for two CPU cores and a few minutes",
-            source="measured on the shapes10 data set",
-            epochs=10,
+            description="a network of 0.85 million parameters and a schedule that fits two CPU cores: CIFAR-100 in "
+            "about 40 minutes",
+            source="measured on CIFAR-100, docs/results.md",
+            epochs=14,
             batch_size=128,
             lr=2e-3,
             weight_decay=0.05,
@@ -82,7 +83,7 @@ RECIPES = {
             label_smoothing=0.1,
             drop_path=0.0,
             clip=1.0,
-            crop_padding=2,
+            crop_padding=4,
             flip=True,
             model_args={name: {"embed_dim": 128, "depth": 6, "num_heads": 8} for name in _VIT_FAMILY},
         ),

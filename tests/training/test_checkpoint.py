@@ -180,9 +180,20 @@ def test_pickles_are_never_opened(path, tmp_path):
 
 def test_compressed_entries_are_refused(path):
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/harmless.npy", np.random.default_rng(0).bytes(1000))
+    assert_refused(path, "compressed")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model/bomb.npy", bytes(10_000_000))
     assert path.stat().st_size < 1_000_000
     assert_refused(path, "compressed")
+
+
+def test_entries_that_share_their_bytes_are_refused(path):
+    with zipfile.ZipFile(path, "a") as archive:
+        largest = max(archive.filelist, key=lambda entry: entry.file_size)
+        archive.filelist += [largest] * 200
+        archive.writestr("model/another.npy", b"")  # so that the directory is written anew
+    assert_refused(path, "overlap")
 
 
 def test_headers_that_claim_too_much_are_refused(path):

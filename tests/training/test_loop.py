@@ -1,6 +1,7 @@
 """The loop: what it writes, how it stops, and that a resumed run ends with the same bits."""
 
 import json
+import math
 import os
 import signal
 import sys
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 
 import minivit
-from minivit.data import Dataset, Split
+from minivit.data import DataLoader, Dataset, Split
 from minivit.errors import MinivitError, UsageError
 from minivit.training import checkpoint, loop, trainer
 from minivit.training.config import resolve
-from minivit.training.evaluation import count_hits, evaluate
+from minivit.training.evaluation import Evaluation, count_hits, evaluate
+from minivit.training.optimizers import AdamW, clip_grad_norm, decay_all, decay_weights
 from minivit.training.run_folder import RunFolder
 from minivit.training.signals import StopRequest
 
@@ -141,13 +143,60 @@ def test_best_holds_the_weights_of_the_best_epoch(start):
     assert measured.top1 == pytest.approx(result.test_top1)
 
 
+@pytest.mark.parametrize("recipe", ["quick", "small_data"])
+def test_a_run_does_what_its_settings_say(start, recipe):
+    """The same few steps, written out."""
+    settings = {"recipe": recipe, "crop_padding": 1, "flip": True, "repeats": 2, "label_smoothing": 0.2}
+    settings |= {"weight_decay": 0.3, "clip": 0.1, "lr": 0.01, "min_lr": 0.002, "warmup_lr": 0.001, "seed": 4}
+    folder, _ = start(epochs=2, **settings)
+    config, data = resolve(SETTINGS | settings | {"epochs": 2}), make_blobs()
+    assert config.decay_all == (recipe == "small_data")
+
+    keywords = {"num_classes": 3, "img_size": 8, "drop_path_rate": 0.3, **config.model_args}
+    model = minivit.create_model("sl_vit", seed=4, **keywords)
+    decays = decay_all if recipe == "small_data" else decay_weights
+    optimizer = AdamW(model.named_parameters(), weight_decay=0.3, decays=decays)
+    loader = DataLoader(
+        data.train, 8, mean=data.mean, std=data.std, seed=4, shuffle=True,
+        crop_padding=1, flip=True, drop_last=True, repeats=2, prefetch=0,
+    )  # fmt: skip
+    assert len(loader) == 6  # 2 x 26 images
+    for step in range(12):
+        images, labels = next(iter(loader.epoch(step // 6, start_batch=step % 6)))
+        loss = minivit.cross_entropy(model(minivit.Tensor(images)), labels, label_smoothing=0.2)
+        loss.backward()
+        assert clip_grad_norm(model.parameters(), 0.1) > 0.1
+        optimizer.lr = 0.001 + 0.009 * step / 6 if step < 6 else (  # one epoch of warm-up
+            0.002 + 0.008 * (1 + math.cos(math.pi * (step - 6) / 6)) / 2
+        )  # fmt: skip
+        optimizer.step()
+        optimizer.zero_grad()
+    saved = checkpoint.read(folder.last)
+    for name, array in model.state_dict().items():
+        np.testing.assert_allclose(saved.weights[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_best_is_the_first_of_equals(start, monkeypatch):
+    tops = iter([20.0, 50.0, 50.0, 40.0])
+    monkeypatch.setattr(trainer, "evaluate", lambda *a, **k: Evaluation(1.0, next(tops), 90.0, 10, 0.1))
+    written = []
+    save = checkpoint.save
+
+    def spy(path, *args, **options):
+        written.append(path.name)
+        save(path, *args, **options)
+
+    monkeypatch.setattr(checkpoint, "save", spy)
+    _, result = start(epochs=4)
+    assert written == ["last.npz", "best.npz", "last.npz", "best.npz", "last.npz", "last.npz", "last.npz"]
+    assert (result.test_top1, result.test_top5) == (50, 90)
+
+
 def test_two_runs_are_alike_and_another_seed_is_not(start, whole):
     again, _ = start("again")
     other, _ = start("other", seed=1)
     assert_same_end(checkpoint.read(again.last), whole)
-    assert not np.array_equal(
-        checkpoint.read(other.last).weights["head.weight"], whole.weights["head.weight"]
-    )
+    assert not np.array_equal(checkpoint.read(other.last).weights["head.weight"], whole.weights["head.weight"])
 
 
 # With three steps and one evaluation of one batch in an epoch, the loop asks four times in each.
@@ -158,9 +207,9 @@ def test_an_interrupted_run_resumes_exactly(start, whole, monkeypatch, asked):
         StopAfter.times = asked
         folder, result = start()
     assert result.stopped_by == "interrupt"
-    assert len(
-        RunFolder.existing(folder.path).log.read_text().splitlines() if folder.log.exists() else []
-    ) == ((asked - 1) // 4)
+    assert len(RunFolder.existing(folder.path).log.read_text().splitlines() if folder.log.exists() else []) == (
+        (asked - 1) // 4
+    )
     result = loop.resume(folder)
     assert result.stopped_by is None
     assert_same_end(checkpoint.read(folder.last), whole)
@@ -238,9 +287,7 @@ def test_resuming_a_finished_run_reports_it(start, monkeypatch):
 def test_settings_may_be_repeated_but_not_changed(start):
     folder, _ = start()
     loop.resume(folder, {"epochs": 3, "model": "sl_vit"})
-    with pytest.raises(
-        UsageError, match=r"keeps its settings, but --epochs 9 \(the run has 3\), --model vit"
-    ):
+    with pytest.raises(UsageError, match=r"keeps its settings, but --epochs 9 \(the run has 3\), --model vit"):
         loop.resume(folder, {"epochs": 9, "model": "vit"})
 
 
@@ -286,16 +333,16 @@ class TestDivergence:
         assert saved.training["state"]["batch"] == 0
         assert all(np.isfinite(array).all() for array in saved.weights.values())
 
-    def test_weights_that_are_not_finite_are_never_saved(self, start, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("save_every", [0.0, 300.0])
+    def test_weights_that_are_not_finite_are_never_saved(self, start, tmp_path, monkeypatch, save_every):
         def poison(self):
             self.parameters["norm.bias"].data[3] = np.nan
 
         monkeypatch.setattr(trainer.AdamW, "step", poison)
-        monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
-        with pytest.raises(
-            MinivitError, match="weights are no longer finite at step 1 .*parameter norm.bias"
-        ):
-            start()
+        monkeypatch.setattr(trainer, "SAVE_EVERY", save_every)
+        with pytest.raises(MinivitError, match="weights are no longer finite at step 1 .*parameter norm.bias"):
+            start(batch_size=26)  # one step in an epoch
+        assert not (tmp_path / "run" / "best.npz").exists()
         assert np.isfinite(checkpoint.read(tmp_path / "run" / "last.npz").weights["norm.bias"]).all()
 
 
@@ -343,9 +390,7 @@ class TestEvaluate:
 
     def test_mode_is_restored_and_dropout_off(self):
         data = make_blobs()
-        model = minivit.create_model(
-            "vit", num_classes=3, img_size=8, embed_dim=8, depth=1, num_heads=2, drop_rate=0.5
-        )
+        model = minivit.create_model("vit", num_classes=3, img_size=8, embed_dim=8, depth=1, num_heads=2, drop_rate=0.5)
         model.train()
         first, second = (evaluate(model, data.test, data.mean, data.std).loss for _ in range(2))
         assert first == second and model.training

@@ -34,9 +34,7 @@ def test_small_data_is_the_paper():
     assert get_recipe("small_data", "cifar100").lr_for("sl_pit") == 0.001
 
 
-@pytest.mark.parametrize(
-    "data, recipe", [("shapes10", "quick"), ("shapes100", "quick"), ("cifar10", "small_data")]
-)
+@pytest.mark.parametrize("data, recipe", [("shapes10", "quick"), ("shapes100", "quick"), ("cifar10", "small_data")])
 def test_default_recipe(data, recipe):
     assert resolve({"data": data}).recipe == recipe
 
