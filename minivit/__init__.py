@@ -33,10 +33,8 @@ __all__ = ["__version__", *sorted(_HOMES)]
 def __getattr__(name):
     if name not in _HOMES:
         raise AttributeError(f"module 'minivit' has no attribute {name!r}")
-    importlib.import_module("minivit.ops")  # gives Tensor its operators
     value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    return globals().setdefault(name, value)  # importing minivit.gradcheck has set that name to the module
 
 
 def __dir__():

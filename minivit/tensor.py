@@ -141,6 +141,8 @@ class Tensor:
         self.grad = None
 
     def __array__(self, dtype=None, copy=None):
+        if self.requires_grad:  # as in PyTorch: NumPy's functions would leave the tape without a word
+            raise TypeError("Tensor: NumPy does not record gradients; use an op of minivit.ops, or .detach() first")
         return np.array(self.data, dtype=dtype, copy=copy)
 
     def __len__(self):
@@ -371,3 +373,6 @@ def _topological_order(start):
         stack.append((node, True))
         stack.extend((parent, False) for parent in node.parents if parent is not None)
     return order, leaves
+
+
+import minivit.ops  # noqa: E402, F401 - last, because ops import this file: it gives Tensor its operators

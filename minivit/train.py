@@ -56,6 +56,8 @@ def build_parser():
                      help=f"passes over the data ({_by_recipe('epochs')}); the warm-up changes in proportion")
     how.add_argument("--batch-size", type=command.positive_int, metavar="N",
                      help=f"images in a step ({_by_recipe('batch_size')})")
+    how.add_argument("--optimizer", metavar="NAME",
+                     help=f"adamw, or sgd with momentum 0.9, which wants a larger --lr ({_by_recipe('optimizer')})")
     how.add_argument("--lr", type=command.positive_float, metavar="X",
                      help=f"peak learning rate ({_by_recipe('lr', lambda r: r.lr_for(DEFAULT_MODEL))})")
     how.add_argument("--warmup-epochs", type=command.non_negative_float, metavar="X",
@@ -128,7 +130,7 @@ def _continuation(args, folder):
 def _by_recipe(name, get=None):
     """``quick 10, small_data 100``: what each recipe says about an option."""
     get = get or (lambda recipe: getattr(recipe, name))
-    return ", ".join(f"{recipe.name} {get(recipe):g}" for recipe in RECIPES.values())
+    return ", ".join(f"{recipe.name} {get(recipe)}" for recipe in RECIPES.values())
 
 
 def _key_value(text):

@@ -153,10 +153,19 @@ ORDERS = {
 
 
 def test_function_and_module_in_either_order_of_import():
-    """Each in an interpreter of its own, which is forked from one that has NumPy but not minivit."""
+    """Each order in a new interpreter."""
     for name, code in ORDERS.items():
         code = f"f, x = lambda a: a * 2, 1.5; {code}"
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, (name, done.stderr)
+
+
+def test_the_module_keeps_its_names_after_a_call():
+    code = (
+        "import minivit; minivit.gradcheck(lambda x: x * x, [[1.0, 2.0]]); "
+        "print(minivit.gradcheck.GradientError is minivit.GradientError)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

@@ -1,9 +1,9 @@
 """Data sets that need no download: ten shapes, drawn from signed distance functions, in ten textures.
 
 ``shapes10`` asks for the shape; ``shapes100`` for shape and texture (class ``10 * shape + texture``). Images
-are 32x32 RGB. Position, size, rotation, colours, background, an occluding curtain and noise are random, and
-so is whether the shape is lighter or darker than its background: single pixels say next to nothing, so a
-linear model fails, while a network that composes edges into outlines succeeds.
+are 32x32 RGB. Position, size, rotation, colours, background, an occluding curtain and noise are random. Single
+pixels say little about the shape, so a linear model fails, while a network that composes edges into outlines
+succeeds.
 
 Sizes: 20,000 training and 2,000 test images, equally many of each class. Images are drawn in chunks of 500,
 each from its own generator, keyed by seed, split and chunk: image ``i`` is the same however many are drawn.
@@ -14,14 +14,17 @@ import numpy as np
 from minivit.data.dataset import Dataset, Split
 
 # --- Difficulty: everything that decides how hard the pictures are ------------------------------------------
-RADIUS = (8.0, 12.0)  # pixels, uniform
-SHIFT = 4.0  # pixels; the centre is up to this far from the middle, in each direction
+RADIUS = (8.0, 11.0)  # pixels, uniform
+SHIFT = 5.0  # pixels; the centre is up to this far from the middle, in each direction
 ROTATION = np.pi  # radians; uniform in [-ROTATION, ROTATION]
-BACKGROUND_CONTRAST = 0.15  # standard deviation between the two background colours, in [0, 1] units
+BACKGROUND_CONTRAST = 0.1  # standard deviation between the two background colours, in [0, 1] units
 BACKGROUND_WAVES = (0.2, 2.5)  # periods of the background across the image: from a gradient to stripes
-CURTAIN_PROBABILITY = 0.3  # share of images in which a plain half-plane hides an edge of the shape
+CURTAIN_PROBABILITY = 0.2  # share of images in which a plain half-plane hides an edge of the shape
 CURTAIN_DISTANCE = (0.6, 1.0)  # its distance from the shape's centre, in radii
-NOISE = 0.05  # standard deviation of Gaussian noise on each value, in [0, 1] units
+NOISE = 0.03  # standard deviation of Gaussian noise on each value, in [0, 1] units
+# Background colours lie in [0, COLOUR_SPAN] and fills in [1 - COLOUR_SPAN, 1]: at 1 neither is the lighter one on
+# average, below 1 the shape tends to be lighter, and at 0.5 it always is.
+COLOUR_SPAN = 0.6
 COLOUR_CANDIDATES = 4  # a fill colour is the one of so many that stands out most
 SHAPES10_TEXTURES = ("plain", "shaded")  # fills that shapes10 draws from, whatever the class
 # ------------------------------------------------------------------------------------------------------------
@@ -33,8 +36,8 @@ TRAIN, TEST = 0, 1  # second word of a chunk's generator key
 
 # Of the 20,000 training images of seed 0.
 STATISTICS = {
-    "shapes10": ((0.502, 0.496, 0.499), (0.290, 0.291, 0.292)),
-    "shapes100": ((0.500, 0.499, 0.499), (0.292, 0.293, 0.293)),
+    "shapes10": ((0.387, 0.385, 0.386), (0.246, 0.248, 0.246)),
+    "shapes100": ((0.384, 0.385, 0.383), (0.243, 0.244, 0.244)),
 }
 
 
@@ -217,7 +220,7 @@ def draw(shapes, textures, rng):
     curtain = np.clip(reach - uniform(*CURTAIN_DISTANCE) * radius + 0.5, 0, 1)
     curtain *= uniform(0, 1) < CURTAIN_PROBABILITY
 
-    background = rng.random((count, 3), np.float32)
+    background = rng.random((count, 3), np.float32) * np.float32(COLOUR_SPAN)
     other_background = background + rng.normal(0, BACKGROUND_CONTRAST, (count, 3)).astype(np.float32)
     first_fill = _contrasting(rng, background, other_background)
     second_fill = _contrasting(rng, background, other_background, first_fill)
@@ -235,9 +238,9 @@ def draw(shapes, textures, rng):
 
 
 def _contrasting(rng, *colours):
-    """For each image, of a few random colours the one farthest from the nearest of ``colours`` ``(N, 3)``."""
+    """For each image, of a few random fills the one farthest from the nearest of ``colours`` ``(N, 3)``."""
     count = len(colours[0])
-    candidates = rng.random((COLOUR_CANDIDATES, count, 3), np.float32)
+    candidates = 1 - np.float32(COLOUR_SPAN) * rng.random((COLOUR_CANDIDATES, count, 3), np.float32)
     nearest = np.min([np.linalg.norm(candidates - colour, axis=2) for colour in colours], axis=0)
     return candidates[np.argmax(nearest, axis=0), np.arange(count)]
 

@@ -46,6 +46,7 @@ def cross_entropy(logits, targets, *, label_smoothing=0.0):
         ValueError: shapes that do not fit, a label outside [0, C), an empty batch.
         TypeError: labels that are not integers.
     """
+    logits = logits if isinstance(logits, Tensor) else Tensor(logits)
     shape = logits.shape
     targets = targets.data if isinstance(targets, Tensor) else np.asarray(targets)
     if len(shape) != 2 or 0 in shape:

@@ -32,7 +32,7 @@ Tensor.__abs__ = elementwise.abs
 Tensor.__getitem__ = shape.getitem
 
 
-# --- comparisons: no gradient ------------------------------------------------------------------------------------
+# --- comparisons and logic: no gradient ------------------------------------------------------------------------------------
 
 
 def _comparison(ufunc):
@@ -48,6 +48,9 @@ Tensor.__lt__ = _comparison(np.less)
 Tensor.__le__ = _comparison(np.less_equal)
 Tensor.__gt__ = _comparison(np.greater)
 Tensor.__ge__ = _comparison(np.greater_equal)
+Tensor.__and__ = Tensor.__rand__ = _comparison(np.bitwise_and)
+Tensor.__or__ = Tensor.__ror__ = _comparison(np.bitwise_or)
+Tensor.__invert__ = lambda self: Tensor(~self.data)
 Tensor.__hash__ = object.__hash__  # tensors are dictionary keys by identity, as in PyTorch
 
 
@@ -71,6 +74,16 @@ def _argmin(self, axis=None):
     return self.data.argmin(axis)
 
 
+def _all(self, axis=None, keepdims=False):
+    """Whether all elements hold, as an array; no gradient."""
+    return self.data.all(axis, keepdims=keepdims)
+
+
+def _any(self, axis=None, keepdims=False):
+    """Whether any element holds, as an array; no gradient."""
+    return self.data.any(axis, keepdims=keepdims)
+
+
 def _std(self, axis=None, keepdims=False, correction=0):
     """Standard deviation, the root of ``var``."""
     return elementwise.sqrt(reduction.var(self, axis, keepdims, correction))
@@ -78,7 +91,10 @@ def _std(self, axis=None, keepdims=False, correction=0):
 
 Tensor.argmax = _argmax
 Tensor.argmin = _argmin
+Tensor.all = _all
+Tensor.any = _any
 Tensor.std = _std
+Tensor.tolist = lambda self: self.data.tolist()
 
 
 # --- methods -----------------------------------------------------------------------------------------------------

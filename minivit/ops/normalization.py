@@ -39,6 +39,8 @@ def batch_norm(x, weight, bias, /, running_mean, running_var, training, momentum
         training: bool.
     """
     require_floats(x, weight, bias)
+    if not isinstance(running_mean, np.ndarray) or not isinstance(running_var, np.ndarray):
+        raise TypeError("expected the running statistics as arrays, which training updates in place")
     if x.ndim < 2 or not weight.shape == bias.shape == running_mean.shape == running_var.shape == x.shape[1:2]:
         raise ValueError("expected x of shape (B, C, ...), and weight, bias and running statistics of shape (C,)")
     axes = (0, *range(2, x.ndim))

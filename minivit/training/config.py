@@ -2,11 +2,13 @@
 
 from dataclasses import asdict, dataclass, fields
 
-from minivit.errors import UsageError
+from minivit.errors import UsageError, suggest
 from minivit.training.recipes import get_recipe
 
 DEFAULT_MODEL = "sl_vit"
 DEFAULT_DATA = "shapes10"
+
+OPTIMIZERS = ("adamw", "sgd")
 
 FROM_DATA = ("num_classes", "img_size", "in_chans", "seed", "drop_path_rate")
 """Constructor keywords that are no model arguments of a run: the data set or another option gives them."""
@@ -43,6 +45,7 @@ class TrainConfig:
     repeats: int
     decay_all: bool
     drop_last: bool
+    optimizer: str
 
     def as_dict(self):
         """Return the fields as a dict that JSON can hold."""
@@ -76,6 +79,9 @@ def resolve(overrides):
 
 
 def _validate(values):
+    if values["optimizer"] not in OPTIMIZERS:
+        near = suggest(values["optimizer"], OPTIMIZERS)
+        raise UsageError(f"unknown optimiser {values['optimizer']!r}{near}; known: {', '.join(OPTIMIZERS)}")
     taken = [name for name in FROM_DATA if name in values["model_args"]]
     if taken:
         raise UsageError(

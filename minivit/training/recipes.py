@@ -17,8 +17,9 @@ class Recipe:
         epochs: passes over the data; each counts ``repeats`` times the training images.
         batch_size: images per step.
         lr: peak learning rate, and ``lr_by_model`` the exceptions, by wildcard of the model's name.
-        weight_decay: AdamW's decoupled decay; ``decay_all`` says whether norms, biases and embeddings decay
+        weight_decay: strength of the decay; ``decay_all`` says whether norms, biases and embeddings decay
             too.
+        optimizer: ``adamw``, or ``sgd`` with momentum 0.9.
         warmup_epochs: length of the linear warm-up from ``warmup_lr``; the cosine then falls towards
             ``min_lr``.
         label_smoothing: share of the target spread evenly over all classes.
@@ -49,6 +50,7 @@ class Recipe:
     repeats: int = 1
     decay_all: bool = False
     drop_last: bool = True
+    optimizer: str = "adamw"
     lr_by_model: Mapping[str, float] = field(default_factory=dict)
     model_args: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 

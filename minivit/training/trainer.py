@@ -18,7 +18,7 @@ from minivit.tensor import Tensor
 from minivit.training import checkpoint, report
 from minivit.training.environment import describe_environment
 from minivit.training.evaluation import evaluate
-from minivit.training.optimizers import AdamW, clip_grad_norm, decay_all, decay_weights
+from minivit.training.optimizers import SGD, AdamW, clip_grad_norm, decay_all, decay_weights
 from minivit.training.schedules import WarmupCosine
 from minivit.training.signals import StopRequest
 
@@ -78,8 +78,10 @@ class Trainer:
             **drop_path,
             **config.model_args,
         )
-        self.optimizer = AdamW(
+        optimizer = {"adamw": AdamW, "sgd": SGD}[config.optimizer]
+        self.optimizer = optimizer(
             self.model.named_parameters(),
+            lr=config.lr,
             weight_decay=config.weight_decay,
             decays=decay_all if config.decay_all else decay_weights,
         )

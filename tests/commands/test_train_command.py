@@ -204,6 +204,7 @@ class TestTrainRefuses:
             ("--model sl_vitt", ["unknown model 'sl_vitt'", "sl_vit"]),
             ("--data cifar1000", ["'cifar1000'", "cifar100"]),
             ("--recipe quik", ["unknown recipe 'quik'; did you mean 'quick'"]),
+            ("--optimizer adamv", ["unknown optimiser 'adamv'; did you mean 'adamw'"]),
             ("--epochs 0", ["--epochs: must be a whole number of at least 1, not '0'", "--help"]),
             ("--batch-size -1", ["--batch-size: must be a whole number of at least 1, not '-1'"]),
             ("--batch-size 1000 --limit-train 20", ["1000"]),

@@ -56,7 +56,8 @@ GEOMETRIES = [(1, 1, 0), (3, 1, 1), (2, 2, 0), (3, 2, 1), ((3, 2), (2, 1), (1, 0
 @pytest.mark.parametrize(("c", "o", "groups"), [(3, 4, 1), (4, 6, 2), (3, 3, 3), (2, 6, 2), (1, 1, 1)])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), GEOMETRIES)
 def test_conv2d_is_a_loop_over_windows(kernel, stride, padding, c, o, groups):
-    x, weight, bias = RNG.normal(size=(2, c, 5, 6)), RNG.normal(size=(o, c // groups, *pair(kernel))), RNG.normal(size=o)
+    shapes = (2, c, 5, 6), (o, c // groups, *pair(kernel)), (o,)
+    x, weight, bias = (RNG.normal(size=s) for s in shapes)
     expected = np.empty((2, o, *result_shape(x, kernel, stride, padding)))
     for n, i, j, window in windows(x, kernel, stride, padding, 0):
         for f in range(o):
@@ -204,9 +205,10 @@ def test_linear_is_matmul_with_the_transposed_weight():
     close(ops.linear(x[:0], weight, bias), np.empty((0, 3, 5)))
 
 
-@pytest.mark.parametrize(
-    "subscripts", ["ij,jk->ik", "ij->ji", "ij->", "ij->j", "i,j->ij", "bij,bjk->bki", "ij,jk", "ij,jk,kl->il", "ij , ij"]
-)
+EINSUMS = ["ij,jk->ik", "ij->ji", "ij->", "ij->j", "i,j->ij", "bij,bjk->bki", "ij,jk", "ij,jk,kl->il", "ij , ij"]
+
+
+@pytest.mark.parametrize("subscripts", EINSUMS)
 def test_einsum_equals_numpys(subscripts):
     terms = subscripts.replace(" ", "").partition("->")[0].split(",")
     operands = [RNG.normal(size=["bijkl".index(c) + 2 for c in term]) for term in terms]

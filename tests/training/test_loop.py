@@ -143,6 +143,18 @@ def test_best_holds_the_weights_of_the_best_epoch(start):
     assert measured.top1 == pytest.approx(result.test_top1)
 
 
+def test_sgd_trains_and_resumes_exactly(start):
+    """One momentum buffer for each parameter, and the same end after a stop."""
+    settings = {"optimizer": "sgd", "lr": 0.05, "epochs": 2}
+    folder, result = start("sgd", **settings)
+    end = checkpoint.read(folder.last)
+    assert {name.split(".")[0] for name in end.optimizer} == {"steps", "momentum_buffer"}
+    part, stopped = start("part", time_budget=1e-9, **settings)
+    assert stopped.stopped_by == "time budget"
+    loop.resume(part)
+    assert_same_end(checkpoint.read(part.last), end)
+
+
 @pytest.mark.parametrize("recipe", ["quick", "small_data"])
 def test_a_run_does_what_its_settings_say(start, recipe):
     """The same few steps, written out."""

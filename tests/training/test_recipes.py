@@ -28,6 +28,7 @@ def test_small_data_is_the_paper():
         "flip": True,
         "decay_all": True,
         "drop_last": True,
+        "optimizer": "adamw",
         "seed": 0,
     }
     assert {name: getattr(config, name) for name in paper} == paper
@@ -59,6 +60,7 @@ def test_settings_survive_json():
     "overrides, message",
     [
         ({"recipe": "qick"}, "unknown recipe 'qick'; did you mean 'quick'?"),
+        ({"optimizer": "adam"}, "unknown optimiser 'adam'; did you mean 'adamw'?"),
         ({"epochs": 2, "warmup_epochs": 3}, "a warm-up of 3 epochs is longer than the run of 2"),
         ({"model_args": {"num_classes": 5}}, "num_classes is not a model argument of a run"),
     ],
