@@ -32,7 +32,7 @@ Tensor.__abs__ = elementwise.abs
 Tensor.__getitem__ = shape.getitem
 
 
-# --- comparisons and logic: no gradient ------------------------------------------------------------------------------------
+# --- comparisons and logic: no gradient --------------------------------------------------------------------------
 
 
 def _comparison(ufunc):

@@ -217,9 +217,10 @@ def test_conversion_to_python_numbers_and_text():
 
 def test_conversion_to_arrays():
     x = Tensor(A, requires_grad=True)
-    assert x.numpy() is A and np.asarray(x) is A
-    assert np.asarray(x, dtype=np.float64).dtype == np.float64
-    assert not np.shares_memory(np.array(x), A)
+    plain = x.detach()
+    assert x.numpy() is A and np.asarray(plain) is A
+    assert np.asarray(plain, dtype=np.float64).dtype == np.float64
+    assert not np.shares_memory(np.array(plain), A)
     assert x.detach().data is A and not x.detach().requires_grad
 
 
