@@ -39,7 +39,8 @@ bench: $(VENV)/.has-test ## time a training step against PyTorch's
 	@$(PY) benchmarks/train_step.py $(ARGS)
 
 clean: ## remove the virtual environment and all caches (runs/ and data/ stay)
-	rm -rf $(VENV) build minivit.egg-info .pytest_cache .ruff_cache .hypothesis
+	@[ ! -e '$(VENV)/pyvenv.cfg' ] || rm -rf '$(VENV)'
+	rm -rf build minivit.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 # One stamp for each set of extras; a change of pyproject.toml installs them anew.
@@ -52,11 +53,17 @@ $(VENV)/.has-%: pyproject.toml setup.py | $(VENV)/.created
 # PYTHON names the interpreter; without it, the newest supported one that runs.
 CANDIDATES = $(or $(PYTHON),python3.13 python3.12 python3.11 python3.10 python3 python)
 $(VENV)/.created:
-	@for python in $(CANDIDATES); do \
+	@if [ -x '$(PY)' ] && '$(PY)' -m pip --version >/dev/null 2>&1; then \
+	  echo 'Using the virtual environment in $(VENV)'; touch '$@'; exit 0; \
+	elif [ -d '$(VENV)' ] && [ -n "$$(ls -A '$(VENV)')" ]; then \
+	  echo '$(VENV) is there but is no virtual environment that runs: remove it, or name another: make VENV=DIR' >&2; \
+	  exit 1; \
+	fi; \
+	for python in $(CANDIDATES); do \
 	  "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
 	    >/dev/null 2>&1 || continue; \
 	  echo "Creating $(VENV) with $$("$$python" --version)"; \
-	  "$$python" -m venv --clear '$(VENV)' && touch '$@' && exit 0; \
+	  "$$python" -m venv '$(VENV)' && touch '$@' && exit 0; \
 	  exit 1; \
 	done; \
 	echo 'No Python 3.10 to 3.13 with venv found (tried $(CANDIDATES)).' >&2; \

@@ -1,4 +1,4 @@
-"""minivit: Vision Transformers for small data and for one bit, in NumPy, from first principles.
+"""minivit: Vision Transformers for small data, in NumPy, from first principles.
 
 >>> import minivit
 >>> model = minivit.create_model("sl_vit", num_classes=10, seed=0)
@@ -27,10 +27,13 @@ _HOMES = {
     "save": "minivit.training.checkpoint",
     "load": "minivit.training.checkpoint",
 }
+_PACKAGES = ("data", "kernels", "models", "nn", "ops", "training")
 __all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name):
+    if name in _PACKAGES:
+        return importlib.import_module(f"minivit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'minivit' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -31,7 +31,7 @@ def gradcheck(fn, inputs, *, surrogate=None, eps=1e-6, rtol=1e-5, atol=1e-7, see
 
     Raises:
         GradientError: says which input, which element, what was found and what expected; or that an op wrote to
-            its input.
+            its input, or a VJP to its cotangent.
     """
     arrays = [_as_float64(x) for x in inputs]
     tensors = [Tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
@@ -39,7 +39,10 @@ def gradcheck(fn, inputs, *, surrogate=None, eps=1e-6, rtol=1e-5, atol=1e-7, see
     out = fn(*tensors)
     cotangent = np.random.default_rng(seed).standard_normal(out.shape)
     if out.requires_grad:
-        out.backward(cotangent)
+        witness = Tensor(np.zeros(out.shape), requires_grad=True)  # gets the same cotangent as ``out``
+        (out + witness).backward(cotangent)
+        if not np.array_equal(witness.grad, cotangent):
+            raise GradientError("a VJP wrote to its cotangent, which others share")
     for i, (array, copy) in enumerate(zip(arrays, before, strict=True)):
         if not np.array_equal(array, copy, equal_nan=array.dtype.kind == "f"):
             raise GradientError(f"input {i} was changed in place")

@@ -178,7 +178,7 @@ def op(forward):
     computed jointly. A VJP must not write to ``g``, and need not undo broadcasting or casting.
 
     Numbers, plain arrays and integers beside a floating tensor take its dtype, so that no stray float64 constant
-    turns a float32 network into a float64 one; beside integer tensors alone a Python float counts as float32.
+    turns a float32 network into a float64 one; without a floating tensor or a float64 array, the result is float32.
     Tensors of different floating dtypes promote as in NumPy, and each gradient comes back in its own tensor's dtype.
 
     Raises (from the op): ValueError, TypeError or IndexError naming the op and the shapes it was given.
@@ -194,19 +194,21 @@ def op(forward):
         started = time.perf_counter()
         count = len(args) if variadic else min(n_arrays, len(args))
         inputs, rest = args[:count], args[count:]
-        dtype = _floating_dtype(inputs)
-        arrays = [_to_array(x, dtype) for x in inputs]
+        dtype = floating_dtype(inputs)
+        arrays = [to_array(x, dtype) for x in inputs]
         try:
             if any(a is None for a in arrays[:n_required]):
                 raise TypeError("expected arrays, got None")
             result, vjps = forward(*arrays, *rest, **static)
         except (ValueError, TypeError, IndexError) as error:
             kind = next(k for k in (ValueError, TypeError, IndexError) if isinstance(error, k))
-            raise kind(f"{name}({_describe(arrays)}): {error}") from error
+            raise kind(f"{name}({describe(inputs)}): {error}") from error
         out = Tensor.__new__(Tensor)
         out.data = np.asarray(result)
+        if dtype is None and out.data.dtype == np.float64 and not any(_is_float64(x) for x in inputs):
+            out.data = out.data.astype(np.float32)  # NumPy's choice for integers and Python floats, not the user's
         if not _is_supported(out.data.dtype):
-            raise TypeError(f"{name}({_describe(arrays)}): {_SUPPORTED}, and the result would be {out.data.dtype}")
+            raise TypeError(f"{name}({describe(inputs)}): {_SUPPORTED}, and the result would be {out.data.dtype}")
         out.grad, out._node = None, None
         out.requires_grad = (
             _mode.recording
@@ -215,6 +217,8 @@ def op(forward):
         )
         if out.requires_grad:
             parents = tuple(_parent(x) for x in inputs)
+            if not callable(vjps) and len(vjps) < len(inputs):
+                raise TypeError(f"{name}: {len(vjps)} VJPs for {len(inputs)} arrays")
             if not callable(vjps):  # drop the VJPs that nobody will call, and with them the arrays they hold
                 vjps = tuple(v if p is not None else None for p, v in zip(parents, vjps, strict=False))
             shapes = tuple(None if a is None else a.shape for a in arrays)
@@ -224,6 +228,8 @@ def op(forward):
             _log_time(name, calls=1, forward=time.perf_counter() - started)
         return out
 
+    if name in OPS:
+        raise ValueError(f"there is an op {name!r} already, in {OPS[name].__module__}")
     apply.raw = forward
     OPS[name] = apply
     return apply
@@ -235,16 +241,18 @@ def require_floats(*arrays):
         raise TypeError("expected floating dtypes; convert with .astype(np.float32)")
 
 
-def _floating_dtype(inputs):
-    """The floating dtype in which an op on ``inputs`` computes, or None if no tensor has a say in it."""
+def floating_dtype(inputs):
+    """The floating dtype in which an op on ``inputs`` computes, or None if there is no floating tensor among them."""
     tensors = [x.data.dtype for x in inputs if isinstance(x, Tensor)]
     floating = [dtype for dtype in tensors if dtype.kind == "f"]
-    if floating:
-        return np.result_type(*floating)
-    return np.dtype(np.float32) if tensors and any(type(x) is float for x in inputs) else None
+    return np.result_type(*floating) if floating else None
 
 
-def _to_array(x, dtype):
+def _is_float64(x):
+    return isinstance(x, (Tensor, np.ndarray)) and x.dtype == np.float64
+
+
+def to_array(x, dtype):
     """The array of ``x``, in the floating ``dtype`` if there is one and ``x`` holds numbers."""
     if x is None:
         return None
@@ -258,8 +266,9 @@ def _parent(x):
     return x if x._node is None else x._node
 
 
-def _describe(arrays):
-    return ", ".join("None" if a is None else f"{a.dtype}{list(a.shape)}" for a in arrays)
+def describe(inputs):
+    """The dtypes and shapes of an op's inputs, for error messages; numbers as they are."""
+    return ", ".join(f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else repr(x)[:40] for x in inputs)
 
 
 def _log_time(name, calls=0, forward=0.0, backward=0.0):
@@ -344,12 +353,15 @@ def backward(root, grad=None):
 
 
 def _apply_vjps(node, g):
-    if callable(node.vjps):
-        return node.vjps(g)
-    return tuple(
-        vjp(g) if parent is not None and vjp is not None else None
-        for parent, vjp in zip(node.parents, node.vjps, strict=False)
-    )
+    try:
+        if callable(node.vjps):
+            return node.vjps(g)
+        return tuple(
+            vjp(g) if parent is not None and vjp is not None else None
+            for parent, vjp in zip(node.parents, node.vjps, strict=False)
+        )
+    except Exception as error:
+        raise RuntimeError(f"backward of {node.name}, with inputs of shapes {node.shapes}: {error}") from error
 
 
 def _topological_order(start):

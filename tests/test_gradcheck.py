@@ -169,3 +169,17 @@ def test_the_module_keeps_its_names_after_a_call():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+def test_a_vjp_that_writes_to_its_cotangent_is_found(planted):
+    @planted
+    def greedy(a, /):
+        def vjp(g):
+            part = 2 * g
+            g[...] = 0
+            return part
+
+        return 2 * a, (vjp,)
+
+    with pytest.raises(GradientError, match="wrote to its cotangent"):
+        gradcheck(greedy, [np.ones(3)])

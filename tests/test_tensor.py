@@ -371,3 +371,19 @@ def test_the_tape_alone_has_its_operators():
     code = "from minivit.tensor import Tensor; print((Tensor([1.0]) + 1).item())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "2.0\n"
+
+
+def test_an_op_cannot_replace_another():
+    with pytest.raises(ValueError, match="there is an op 'mul' already"):
+
+        @op
+        def mul(a, b, /):
+            return a * b, (None, None)
+
+
+def test_an_error_in_a_vjp_names_its_op():
+    x = Tensor(np.ones((2, 3)), requires_grad=True)
+    out = ops.reshape(x, (3, 2))
+    out._node.vjps = (lambda g: g.reshape(7),)
+    with pytest.raises(RuntimeError, match=r"backward of reshape, with inputs of shapes \(\(2, 3\),\)"):
+        out.sum().backward()

@@ -13,7 +13,7 @@ _GRAIN = 32768  # multiply-adds worth a thread
 
 @njit
 def _depthwise(x, weight, sy, sx, out):
-    m = weight.shape[0] // x.shape[1]
+    m = weight.shape[0] // max(1, x.shape[1])
     for b in range(x.shape[0]):
         for o in range(weight.shape[0]):
             image = x[b, o // m]
@@ -29,7 +29,7 @@ def _depthwise(x, weight, sy, sx, out):
 
 @njit
 def _depthwise_input(g, weight, sy, sx, dx):
-    m = weight.shape[0] // dx.shape[1]
+    m = weight.shape[0] // max(1, dx.shape[1])
     for b in range(g.shape[0]):
         for o in range(weight.shape[0]):
             image = dx[b, o // m]
@@ -44,7 +44,7 @@ def _depthwise_input(g, weight, sy, sx, dx):
 
 @njit
 def _depthwise_weight(g, x, sy, sx, dweight):
-    m = dweight.shape[0] // x.shape[1]
+    m = dweight.shape[0] // max(1, x.shape[1])
     for b in range(g.shape[0]):
         for o in range(dweight.shape[0]):
             image = x[b, o // m]
@@ -78,7 +78,7 @@ def depthwise(x, weight, stride, out_size):
 
 def depthwise_numpy(x, weight, stride, out_size):
     """What ``depthwise`` computes."""
-    x = x.repeat(len(weight) // x.shape[1], axis=1)
+    x = x.repeat(len(weight) // max(1, x.shape[1]), axis=1)
     out = np.zeros((len(x), len(weight), *out_size), x.dtype)
     for w, place in _offsets(weight, stride, out_size):
         out += w[:, None, None] * x[place]
@@ -97,7 +97,7 @@ def depthwise_input(g, weight, stride, shape):
 
 def depthwise_input_numpy(g, weight, stride, shape):
     """What ``depthwise_input`` computes."""
-    m = len(weight) // shape[1]
+    m = len(weight) // max(1, shape[1])
     dx = np.zeros((shape[0], len(weight), *shape[2:]), g.dtype)
     for w, place in _offsets(weight, stride, g.shape[2:]):
         dx[place] += w[:, None, None] * g
@@ -119,7 +119,7 @@ def depthwise_weight(g, x, stride, kernel):
 
 def depthwise_weight_numpy(g, x, stride, kernel):
     """What ``depthwise_weight`` computes."""
-    x = x.repeat(g.shape[1] // x.shape[1], axis=1)
+    x = x.repeat(g.shape[1] // max(1, x.shape[1]), axis=1)
     dweight = np.zeros((g.shape[1], *kernel), g.dtype)
     for slot, place in _offsets(dweight, stride, g.shape[2:]):
         slot += (g * x[place]).sum(axis=(0, 2, 3))

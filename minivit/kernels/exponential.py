@@ -36,7 +36,7 @@ def _exp(x):
     return math.exp(x)
 
 
-@overload(_exp, inline="always")
+@overload(_exp)
 def _exp_overload(x):
     """exp(x) = 2^k exp(r), |r| <= ln(2)/2, exp(r) by a polynomial of degree 6 (Cephes); error below 1.2e-7."""
     if x != types.float32:
@@ -64,7 +64,7 @@ def _erf(x, exp_minus_x2):
     return math.erf(x)
 
 
-@overload(_erf, inline="always")
+@overload(_erf)
 def _erf_overload(x, exp_minus_x2):
     """erf(x) = 1 - (a1 t + ... + a5 t^5) exp(-x^2), t = 1 / (1 + p x), x >= 0 (Abramowitz & Stegun 7.1.26).
 
@@ -161,18 +161,20 @@ def _max(row):
 def _cross_entropy(logits, targets, losses, probabilities, start, stop):
     zero = logits.dtype.type(0)
     for i in range(start, stop):
+        row = probabilities[i]
         top = _max(logits[i])
+        for c in range(row.shape[0]):
+            row[c] = logits[i, c] - top  # before anything is added: the sums below must not see a large common part
         total = zero
-        for c in range(logits.shape[1]):
-            e = _exp(logits[i, c] - top)
-            probabilities[i, c] = e
-            total += e
+        for c in range(row.shape[0]):
+            total += _exp(row[c])
         log_total = math.log(total)
         loss = zero
-        for c in range(logits.shape[1]):
+        for c in range(row.shape[0]):
             if targets[i, c] != zero:  # a class masked with -inf costs nothing where it has no share
-                loss += targets[i, c] * (top + log_total - logits[i, c])
-            probabilities[i, c] /= total
+                loss += targets[i, c] * (log_total - row[c])
+        for c in range(row.shape[0]):
+            row[c] = _exp(row[c]) / total
         losses[i] = loss
 
 
@@ -218,7 +220,7 @@ def _attention_softmax(scores, scale, bias, diagonal, overwrite):
                 if bias is not None:
                     for j in range(row.shape[0]):
                         row[j] += bias[b, h, i, j]
-                if overwrite:
+                if overwrite and i < row.shape[0]:
                     row[i] = diagonal
                 top = _max(row)
                 for j in range(row.shape[0]):
@@ -247,7 +249,7 @@ def _attention_softmax_backward(grad, probabilities, overwrite):
                     dot += g[j] * p[j]
                 for j in range(g.shape[0]):
                     g[j] = p[j] * (g[j] - dot)
-                if overwrite:
+                if overwrite and i < g.shape[0]:
                     g[i] = 0
 
 

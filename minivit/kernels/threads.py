@@ -2,8 +2,8 @@
 
 Numba kernels and single-threaded BLAS release the GIL; ``parallel_for`` runs them on ranges of rows. The calling
 thread takes pieces like all others, so that nothing is lost when they are slow to wake up, and never
-competes with a second pool of Numba's own. The pieces depend on the number of threads alone, so that results repeat
-bit for bit.
+competes with a second pool of Numba's own. The pieces depend only on the sizes and the number of threads, so that
+results repeat bit for bit.
 """
 
 import os
@@ -18,6 +18,7 @@ _PIECES = 2  # for each thread
 _threads = None
 _workers = 0
 _jobs = queue.SimpleQueue()
+_starting = threading.Lock()
 
 
 def num_threads():
@@ -105,9 +106,10 @@ class _Job:
 
 def _run(body, pieces):
     global _workers
-    while _workers < num_threads() - 1:  # the calling thread is one more
-        threading.Thread(target=_serve, name=f"minivit-kernel-{_workers}", daemon=True).start()
-        _workers += 1
+    with _starting:
+        while _workers < num_threads() - 1:  # the calling thread is one more
+            threading.Thread(target=_serve, name=f"minivit-kernel-{_workers}", daemon=True).start()
+            _workers += 1
     job = _Job(body, pieces)
     for _ in range(_workers):
         _jobs.put(job)

@@ -55,13 +55,15 @@ def create_model(name, *, seed=0, **keywords):
         raise UsageError(f"unknown model {name!r}{suggest(name, _MODELS)} (known: {', '.join(list_models())})")
     model_class, config_class, defaults, _ = _MODELS[name]
     fields = {f.name: f for f in dataclasses.fields(config_class)}
-    for key, value in keywords.items():
+    for key in keywords:
         if key not in fields:
             raise UsageError(
                 f"model {name!r} has no keyword {key!r}{suggest(key, fields)} (known: {', '.join(fields)})"
             )
-        _check_type(name, key, value, fields[key].type)
-    config = config_class(**{**defaults, **keywords})
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise UsageError(f"the seed must be a whole number of at least 0, got {seed!r}")
+    values = {key: _convert(name, key, value, fields[key].type) for key, value in keywords.items()}
+    config = config_class(**{**defaults, **values})
     weights, masks = np.random.SeedSequence(seed).spawn(2)
     generator = np.random.default_rng(masks)
     model = model_class(config, rng=np.random.default_rng(weights), generator=generator)
@@ -71,8 +73,9 @@ def create_model(name, *, seed=0, **keywords):
     return model
 
 
-def _check_type(name, key, value, expected):
-    """Refuse a value that is not of the field's type: ``depth="6"``, ``num_classes=2.5``."""
-    kinds = {bool: (bool, np.bool_), int: numbers.Integral, float: numbers.Real}[expected]
-    if not isinstance(value, kinds) or (expected is not bool and isinstance(value, bool)):
-        raise UsageError(f"model {name!r}: {key} must be of type {expected.__name__}, got {value!r}")
+def _convert(name, key, value, kind):
+    """``value`` as the Python type ``kind``, so that JSON can hold it; refuses ``depth="6"``, ``num_classes=2.5``."""
+    accepted = {bool: (bool, np.bool_), int: numbers.Integral, float: numbers.Real}[kind]
+    if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
+        raise UsageError(f"model {name!r}: {key} must be of type {kind.__name__}, got {value!r}")
+    return kind(value)

@@ -69,8 +69,10 @@ class ViTConfig:
             raise UsageError(f"img_size {self.img_size} does not divide into patches of {self.patch_size}")
         if self.embed_dim % self.num_heads:
             raise UsageError(f"embed_dim {self.embed_dim} does not divide into {self.num_heads} heads")
-        if int(self.embed_dim * self.mlp_ratio) < 1 or self.norm_eps <= 0:
-            raise UsageError(f"mlp_ratio {self.mlp_ratio} and norm_eps {self.norm_eps} must be positive")
+        if not 0 < self.mlp_ratio < 1e3 or int(self.embed_dim * self.mlp_ratio) < 1:
+            raise UsageError(f"mlp_ratio {self.mlp_ratio} leaves the MLP no sensible width")
+        if not 0 < self.norm_eps < 1:
+            raise UsageError(f"norm_eps must lie in (0, 1), got {self.norm_eps}")
 
 
 class VisionTransformer(Module):
@@ -88,8 +90,12 @@ class VisionTransformer(Module):
         self.cls_token = Parameter(normal((1, 1, dim)))
         tokens = (config.img_size // config.patch_size) ** 2
         self.pos_embed = Parameter(normal((1, 1 + tokens, dim)))
-        embedding = ShiftedPatchTokenization if config.spt else PatchEmbed
-        self.patch_embed = embedding(config.in_chans, dim, config.patch_size, init=init)
+        if config.spt:
+            self.patch_embed = ShiftedPatchTokenization(
+                config.in_chans, dim, config.patch_size, norm_eps=config.norm_eps, init=init
+            )
+        else:
+            self.patch_embed = PatchEmbed(config.in_chans, dim, config.patch_size, init=init)
         self.pos_drop = Dropout(config.drop_rate, generator)
         self.blocks = [self._block(init, generator) for _ in range(config.depth)]
         self.norm = LayerNorm(dim, config.norm_eps)
@@ -118,8 +124,11 @@ class VisionTransformer(Module):
     def forward_features(self, x):
         """All tokens after the last norm, the class token first: (B, 1 + N, embed_dim)."""
         expected = (self.config.in_chans, self.config.img_size, self.config.img_size)
+        name, dtype = type(self).__name__, self.pos_embed.dtype
         if len(x.shape) != 4 or x.shape[1:] != expected:
-            raise ValueError(f"{self.architecture}: expected images of shape {('B', *expected)}, got {x.shape}")
+            raise ValueError(f"{name}: expected images of shape {('B', *expected)}, got {x.shape}")
+        if x.dtype != dtype:
+            raise TypeError(f"{name}: expected {dtype} images, like its parameters, got {x.dtype}")
         tokens = self.patch_embed(x)
         cls = ops.broadcast_to(self.cls_token, (x.shape[0], 1, self.config.embed_dim))
         tokens = self.pos_drop(ops.concat([cls, tokens], axis=1) + self.pos_embed)

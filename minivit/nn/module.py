@@ -31,8 +31,13 @@ class Module:
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
-            elif isinstance(value, list):
-                yield from ((f"{name}.{i}", m) for i, m in enumerate(value) if isinstance(m, Module))
+            elif isinstance(value, list) and all(isinstance(m, Module) for m in value):
+                yield from ((f"{name}.{i}", m) for i, m in enumerate(value))
+            elif isinstance(value, (list, tuple, dict)):
+                items = value.values() if isinstance(value, dict) else value
+                if any(isinstance(item, (Module, Parameter)) for item in items):
+                    raise TypeError(f"{type(self).__name__}.{name}: parts of a module must be attributes or in a list "
+                                    "of modules only; here they would never be trained")
 
     def modules(self):
         """Yield this module and all below it."""
@@ -74,7 +79,7 @@ class Module:
     def astype(self, dtype):
         """Convert all parameters to float32 or float64, in place, and forget their gradients."""
         for parameter in self.parameters():
-            parameter.data = parameter.data.astype(dtype)
+            parameter.data = parameter.data.astype(dtype, order="C")
             parameter.grad = None
         return self
 
@@ -100,4 +105,4 @@ class Module:
         if problems:
             raise StateDictError(f"the weights do not fit {type(self).__name__}: " + "; ".join(problems))
         for name, parameter in own.items():
-            parameter.data = np.array(arrays[name], parameter.dtype)
+            parameter.data = np.array(arrays[name], parameter.dtype, order="C")

@@ -34,9 +34,9 @@ class ShiftedPatchTokenization(Module):
     The elements of a patch are ordered row, column, channel (channel fastest), as in the authors' code.
     """
 
-    def __init__(self, in_chans, dim, patch_size, *, init):
+    def __init__(self, in_chans, dim, patch_size, *, norm_eps=1e-5, init):
         self.patch_size = patch_size
-        self.norm = LayerNorm(5 * in_chans * patch_size**2)
+        self.norm = LayerNorm(5 * in_chans * patch_size**2, norm_eps)
         self.proj = Linear(5 * in_chans * patch_size**2, dim, init=init)
 
     def forward(self, x):

@@ -15,7 +15,8 @@ def attention(q, k, v, scale, bias=None, /, diagonal=None):
         scale: (H,), a factor for each head: LSA's learnable temperature is its inverse.
         bias: added to the scaled scores, broadcasts to (B, H, N, M); or None.
         diagonal: a value that overwrites entry [i, i] of the scores last of all; -inf masks the diagonal, so that
-            no token attends to itself. Overwritten entries pass no gradient. None: no overwriting.
+            no token attends to itself (a single token then has nothing to attend to: NaN). Overwritten entries pass
+            no gradient. None: no overwriting.
 
     Returns:
         (B, H, N, e).

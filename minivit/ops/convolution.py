@@ -83,7 +83,7 @@ def conv2d(x, weight, bias=None, /, stride=1, padding=0, groups=1):
     if weight.shape[0] % groups or bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"expected O to divide into groups={groups}, and a bias of shape (O,)")
     windows = _Windows(x, weight.shape[2:], stride, padding)
-    if weight.shape[1] == 1:
+    if groups > 1 and weight.shape[1] == 1:
         return _depthwise_conv2d(windows, x, weight, bias)
     b, (oh, ow), (c, kh, kw), per_group = len(x), windows.out_size, weight.shape[1:], len(weight) // groups
     filters = weight.reshape(groups, per_group, c * kh * kw)
@@ -111,7 +111,7 @@ def conv2d(x, weight, bias=None, /, stride=1, padding=0, groups=1):
 
 
 def _depthwise_conv2d(windows, x, weight, bias):
-    """``conv2d`` with one input channel in each group: nothing for BLAS to do, so a kernel of its own."""
+    """``conv2d`` with one input channel in each group: too little for BLAS to do, so a kernel of its own."""
     filters, stride = weight[:, 0], windows.stride
     out = depthwise.depthwise(windows.pad(x), filters, stride, windows.out_size)
     if bias is not None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from minivit.kernels import exponential
-from minivit.tensor import op, require_floats
+from minivit.tensor import Tensor, op, require_floats
 
 # --- arithmetic --------------------------------------------------------------------------------------------------
 
@@ -61,9 +61,16 @@ def abs(a, /):
     return np.abs(a), (lambda g: g * np.sign(a),)
 
 
+def astype(a, dtype):
+    """The same numbers in another dtype. Between floating dtypes the cotangent comes back in that of ``a``."""
+    a = a if isinstance(a, Tensor) else Tensor(a)
+    if a.dtype.kind == "f" and np.dtype(dtype).kind == "f":
+        return _astype(a, dtype)
+    return Tensor(a.data.astype(dtype))
+
+
 @op
-def astype(a, /, dtype):
-    """The same numbers as another floating dtype; the cotangent comes back in the dtype of ``a``."""
+def _astype(a, /, dtype):
     return a.astype(dtype), (lambda g: g,)
 
 
@@ -147,16 +154,17 @@ def _share(a, b):
 
 
 @op
-def clip(a, /, minimum=None, maximum=None):
-    """a limited to [minimum, maximum] (numbers or None); derivative 1 inside and on the bounds, 0 outside."""
-    if minimum is None and maximum is None:
+def clip(a, /, min=None, max=None):
+    """a limited to [min, max] (numbers or None); derivative 1 inside and on the bounds, 0 outside."""
+    if min is None and max is None:
         raise ValueError("expected a minimum, a maximum, or both")
+    low, high = (None if bound is None else np.asarray(bound, a.dtype) for bound in (min, max))
     inside = np.ones(a.shape, bool)
-    if minimum is not None:
-        inside &= a >= minimum
-    if maximum is not None:
-        inside &= a <= maximum
-    return np.clip(a, minimum, maximum), (lambda g: g * inside,)
+    if low is not None:
+        inside &= a >= low
+    if high is not None:
+        inside &= a <= high
+    return np.clip(a, low, high), (lambda g: g * inside,)
 
 
 @op

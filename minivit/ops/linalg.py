@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from minivit.kernels import products, rows
-from minivit.tensor import op, unbroadcast
+from minivit.tensor import op, require_floats, unbroadcast
 
 
 @op
@@ -42,6 +42,7 @@ def linear(x, weight, bias=None, /):
     Returns:
         (..., out).
     """
+    require_floats(x, weight, bias)
     if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
         raise ValueError("expected x of shape (..., in) and a weight of shape (out, in)")
     if bias is not None and bias.shape != weight.shape[:1]:
@@ -72,7 +73,9 @@ def _einsum(*operands, inputs, output):
             part = np.einsum(",".join(terms) + "->" + "".join(known), g, *others, optimize=True)
             # a letter that stands nowhere else was summed over: its cotangent is constant along it
             index = tuple(slice(None) if c in known else None for c in inputs[i])
-            return np.broadcast_to(part[index], operands[i].shape)
+            part, shape = part[index], operands[i].shape
+            summed = tuple(1 if n == 1 else p for n, p in zip(shape, part.shape, strict=True))
+            return np.broadcast_to(unbroadcast(part, summed), shape)
 
         return apply
 

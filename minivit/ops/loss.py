@@ -9,6 +9,7 @@ from minivit.tensor import Tensor, op, require_floats
 @op
 def softmax(a, /, axis=-1):
     """exp(a) / sum(exp(a)) along ``axis``, shifted by the maximum so that nothing overflows."""
+    require_floats(a)
     out = np.exp(a - a.max(axis, keepdims=True, initial=-np.inf))
     out /= out.sum(axis, keepdims=True)
     return out, (lambda g: out * (g - (g * out).sum(axis, keepdims=True)),)
@@ -17,6 +18,7 @@ def softmax(a, /, axis=-1):
 @op
 def log_softmax(a, /, axis=-1):
     """log(softmax(a)) along ``axis``."""
+    require_floats(a)
     shifted = a - a.max(axis, keepdims=True, initial=-np.inf)
     out = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
     return out, (lambda g: g - np.exp(out) * g.sum(axis, keepdims=True),)

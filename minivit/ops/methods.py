@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from minivit.ops import elementwise, linalg, loss, reduction, shape
-from minivit.tensor import Tensor
+from minivit.tensor import Tensor, describe, floating_dtype, to_array
 
 
 def _reflected(function):
@@ -37,7 +37,11 @@ Tensor.__getitem__ = shape.getitem
 
 def _comparison(ufunc):
     def compare(self, other):
-        return Tensor(ufunc(self.data, other.data if isinstance(other, Tensor) else other))
+        dtype = floating_dtype([self, other])
+        try:
+            return Tensor(ufunc(to_array(self, dtype), to_array(other, dtype)))
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"{ufunc.__name__}({describe([self, other])}): {error}") from error
 
     return compare
 
@@ -84,16 +88,10 @@ def _any(self, axis=None, keepdims=False):
     return self.data.any(axis, keepdims=keepdims)
 
 
-def _std(self, axis=None, keepdims=False, correction=0):
-    """Standard deviation, the root of ``var``."""
-    return elementwise.sqrt(reduction.var(self, axis, keepdims, correction))
-
-
 Tensor.argmax = _argmax
 Tensor.argmin = _argmin
 Tensor.all = _all
 Tensor.any = _any
-Tensor.std = _std
 Tensor.tolist = lambda self: self.data.tolist()
 
 
@@ -109,7 +107,7 @@ def _transpose(self, *axes):
     """``transpose()`` reverses the axes; ``transpose(1, 0)`` or ``transpose((1, 0))`` permutes them."""
     if len(axes) == 1 and not isinstance(axes[0], (int, np.integer)):
         axes = axes[0]
-    return shape.transpose(self, axes or None)
+    return shape.transpose(self, None if axes is None or len(axes) == 0 else axes)
 
 
 def _flatten(self, start=0, end=-1):
@@ -121,22 +119,30 @@ def _flatten(self, start=0, end=-1):
     return shape.reshape(self, (*self.shape[:first], math.prod(sizes), *self.shape[last + 1 :]))
 
 
+def _dot(self, other):
+    """``self @ other`` for at most two axes, where NumPy's ``dot`` means the same."""
+    if self.ndim > 2 or np.ndim(other) > 2:
+        raise ValueError(f"dot({describe([self, other])}): expected at most 2 axes; for more, use @ or einsum")
+    return linalg.matmul(self, other)
+
+
 Tensor.reshape = _reshape
 Tensor.transpose = _transpose
 Tensor.permute = _transpose
 Tensor.flatten = _flatten
+Tensor.ravel = lambda self: shape.reshape(self, (-1,))
 Tensor.T = property(shape.transpose, doc="All axes reversed.")
 Tensor.astype = elementwise.astype
 Tensor.swapaxes = shape.swapaxes
 Tensor.squeeze = shape.squeeze
 Tensor.unsqueeze = shape.expand_dims
 Tensor.broadcast_to = shape.broadcast_to
-Tensor.split = shape.split
 Tensor.roll = shape.roll
 Tensor.flip = shape.flip
 Tensor.sum = reduction.sum
 Tensor.mean = reduction.mean
 Tensor.var = reduction.var
+Tensor.std = reduction.std
 Tensor.max = reduction.max
 Tensor.min = reduction.min
 Tensor.logsumexp = reduction.logsumexp
@@ -153,4 +159,4 @@ Tensor.clip = elementwise.clip
 Tensor.softmax = loss.softmax
 Tensor.log_softmax = loss.log_softmax
 Tensor.matmul = linalg.matmul
-Tensor.dot = linalg.matmul
+Tensor.dot = _dot

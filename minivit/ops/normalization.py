@@ -14,8 +14,8 @@ def layer_norm(x, weight, bias, /, eps=1e-5):
         x: (..., D). weight, bias: (D,).
     """
     require_floats(x, weight, bias)
-    if x.ndim < 1 or weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
-        raise ValueError("expected x of shape (..., D), and a weight and a bias of shape (D,)")
+    if x.ndim < 1 or x.shape[-1] == 0 or weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
+        raise ValueError("expected x of shape (..., D), D at least 1, and a weight and a bias of shape (D,)")
     x2 = x.reshape(-1, x.shape[-1])
     out, mean, rstd = rows.layer_norm(x2, weight, bias, eps)
 

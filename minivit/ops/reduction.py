@@ -51,6 +51,19 @@ def var(a, /, axis=None, keepdims=False, correction=0):
 
 
 @op
+def std(a, /, axis=None, keepdims=False, correction=0):
+    """Standard deviation, the root of ``var``; derivative 0 where it is 0."""
+    kept, (vjp_var,) = var.raw(a, axis, True, correction)
+    kept = np.sqrt(kept)
+    slope = np.divide(0.5, kept, out=np.zeros_like(kept), where=kept > 0)
+
+    def vjp(g):
+        return _expand(g, a.shape, axis, keepdims) * slope * (vjp_var(np.ones_like(kept)))
+
+    return kept if keepdims else kept.reshape(_reduced_shape(a.shape, axis)), (vjp,)
+
+
+@op
 def max(a, /, axis=None, keepdims=False):
     """Largest element over ``axis``; ties share the cotangent equally."""
     return _extreme(a, a.max(axis, keepdims=True), axis, keepdims)

@@ -139,7 +139,7 @@ def getitem(a, /, index):
 
 
 def _plain_index(i):
-    """Tensors and lists as arrays; a copy of a list, because the caller may go on to change it."""
-    if isinstance(i, list):
-        return np.array(i) if i else np.empty(0, np.intp)
-    return np.asarray(i) if hasattr(i, "requires_grad") else i
+    """Tensors and lists and arrays as new arrays, because the caller may go on to change them."""
+    if isinstance(i, list) and not i:
+        return np.empty(0, np.intp)
+    return np.array(i) if isinstance(i, (list, np.ndarray)) or hasattr(i, "requires_grad") else i

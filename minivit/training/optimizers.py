@@ -39,7 +39,7 @@ class Optimizer:
         self.lr, self.steps = lr, 0
         self.parameters = dict(named_parameters)
         for p in self.parameters.values():
-            p.data = np.ascontiguousarray(p.data)  # the steps below write through flat views
+            p.data = np.require(p.data, requirements="C")  # the steps below write through flat views
         self.weight_decay = {n: weight_decay if decays(n, p) else 0.0 for n, p in self.parameters.items()}
         self.state = {
             slot: {name: np.zeros_like(p.data) for name, p in self.parameters.items()} for slot in self.slots

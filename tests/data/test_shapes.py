@@ -121,6 +121,7 @@ def test_the_area_of_a_disc_is_right(monkeypatch):
 @pytest.mark.parametrize("texture", [texture for texture in TEXTURES if texture != "plain"])
 def test_a_texture_uses_both_fill_colours(monkeypatch, texture):
     monkeypatch.setattr("minivit.data.shapes.RADIUS", (12.0, 12.0))
+    monkeypatch.setattr("minivit.data.shapes.COLOUR_SPAN", 1.0)  # colours as far apart as can be
     images = drawn_alone(monkeypatch, "square", texture)
     middle = images[:, :, 11:21, 11:21].reshape(len(images), 3, -1)
     assert np.all(middle.std(axis=2).max(axis=1) > 12)

@@ -149,3 +149,22 @@ def test_listing_filters_by_wildcard():
     assert minivit.list_models() == sorted(PARAMETERS)
     assert minivit.list_models("s*_vit") == ["s_vit", "sl_vit"]
     assert minivit.list_models("resnet*") == []
+
+
+def test_the_two_halves_of_lsa_are_independent():
+    """At the start the temperature is d^-1/2, so that only the mask tells the four models apart."""
+    x = minivit.Tensor(images())
+    vit, t_vit, m_vit, l_vit = (small(name)(x).data for name in ("vit", "t_vit", "m_vit", "l_vit"))
+    np.testing.assert_array_equal(t_vit, vit)
+    np.testing.assert_array_equal(m_vit, l_vit)
+    assert np.abs(m_vit - vit).max() > 1e-3
+    names = {name: [n for n, _ in small(name).named_parameters() if n.endswith("scale")] for name in PARAMETERS}
+    assert {name: len(scales) for name, scales in names.items()} == {
+        "vit": 0, "t_vit": 2, "m_vit": 0, "l_vit": 2, "s_vit": 0, "sl_vit": 2,
+    }  # fmt: skip
+
+
+@ALL
+def test_images_of_another_dtype_are_refused(name):
+    with pytest.raises(TypeError, match="expected float32 images, like its parameters, got float64"):
+        small(name)(minivit.Tensor(images(dtype=np.float64)))

@@ -135,3 +135,19 @@ def test_initial_weights_have_the_variance_they_promise():
     convolution = xavier_normal(rng)((60, 50, 3, 3))
     assert abs(convolution.std() / np.sqrt(2 / (9 * 110)) - 1) < 0.03
     assert abs(standard_normal(rng)((300, 200)).std() - 1) < 0.02
+
+
+@pytest.mark.parametrize("value", [[nn.Parameter(np.ones(1))], (nn.LayerNorm(2),), {"a": nn.LayerNorm(2)}])
+def test_parts_that_would_be_forgotten_are_refused(value):
+    module = nn.Module()
+    module.parts = value
+    with pytest.raises(TypeError, match=r"Module.parts: .*never be trained"):
+        list(module.named_parameters())
+
+
+def test_loaded_weights_are_contiguous_whatever_they_came_as():
+    """Optimisers write through flat views of them."""
+    module = nn.LayerNorm(2)
+    module.weight = nn.Parameter(np.ones((3, 2), np.float32))
+    module.load_state_dict({"weight": np.asfortranarray(np.ones((3, 2))), "bias": np.zeros(2)})
+    assert module.weight.data.flags.c_contiguous

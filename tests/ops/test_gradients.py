@@ -130,8 +130,8 @@ def test_masked_scores_pass_no_gradient():
 @pytest.mark.parametrize(
     "fn",
     [
-        lambda x: x.split(3, axis=1)[1],
-        lambda x: ops.stack(x.split([1, 4], axis=-1)[1].split(3, -1)),
+        lambda x: ops.split(x, 3, axis=1)[1],
+        lambda x: ops.stack(ops.split(ops.split(x, [1, 4], axis=-1)[1], 3, -1)),
         lambda x: x.swapaxes(0, -1),
         lambda x: x.std(1),
         lambda x: x.std(0, keepdims=True, correction=1),

@@ -188,9 +188,9 @@ def test_methods_as_pytorchs():
 
 def test_split_joins_back():
     x = Tensor(A)
-    for parts in (x.split(2, axis=2), x.split([1, 3], -1), x.split(np.int64(4), 2), x.split([0, 4], 2)):
+    for parts in (ops.split(x, 2, axis=2), ops.split(x, [1, 3], -1), ops.split(x, np.int64(4), 2), ops.split(x, [0, 4], 2)):
         same(ops.concat(parts, axis=-1), A)
-    assert [p.shape for p in x.split([1, 3], -1)] == [(2, 3, 1), (2, 3, 2), (2, 3, 1)]
+    assert [p.shape for p in ops.split(x, [1, 3], -1)] == [(2, 3, 1), (2, 3, 2), (2, 3, 1)]
 
 
 def test_concat_and_stack_as_numpys():
@@ -240,3 +240,42 @@ def test_repeated_use_in_one_operation():
         x = Tensor(3.0, requires_grad=True)
         function(x).backward()
         assert x.grad == slope
+
+
+def test_std_is_flat_where_nothing_varies():
+    x = Tensor(np.ones((2, 1)), requires_grad=True)
+    x.std(1).backward(np.ones(2))
+    np.testing.assert_array_equal(x.grad, 0)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        lambda: Tensor([1, 2]) / 2,
+        lambda: (Tensor([1.0, 2.0]) > 1).mean(),
+        lambda: Tensor([1, 2]) * [0.5, 0.5],
+        lambda: ops.where(np.array([True, False]), -np.inf, 0.0),
+        lambda: ops.clip(Tensor([1.0, 2.0]), np.float64(-1), np.float64(1)),
+        lambda: Tensor([1.0]).clip(min=0),
+    ],
+)
+def test_nothing_becomes_float64_by_accident(result):
+    assert result().dtype == np.float32
+
+
+def test_asked_for_float64_stays():
+    assert (Tensor(np.array([1, 2])) * np.array([0.5, 0.5])).dtype == np.float64
+    assert Tensor([1, 2]).astype(np.float64).dtype == np.float64
+    assert Tensor([1.5]).astype(np.int64).tolist() == [1]
+
+
+def test_comparisons_follow_the_dtype_of_the_tensor():
+    assert (Tensor(np.float32(0.1)) == np.float64(0.1)).item()
+
+
+def test_an_index_that_changes_later_does_no_harm():
+    x, index = Tensor(np.arange(3.0), requires_grad=True), np.array([0, 1])
+    out = x[index]
+    index[:] = 2
+    out.backward(np.ones(2))
+    np.testing.assert_array_equal(x.grad, [1, 1, 0])

@@ -191,7 +191,7 @@ MATMULS = [
 def test_matmul_in_all_of_numpys_forms(a, b):
     a, b = RNG.normal(size=a), RNG.normal(size=b)
     expected = a @ b
-    for out in (Tensor(a) @ Tensor(b), a @ Tensor(b), Tensor(a) @ b, Tensor(a).dot(Tensor(b))):
+    for out in (Tensor(a) @ Tensor(b), a @ Tensor(b), Tensor(a) @ b, Tensor(a).matmul(Tensor(b))):
         close(out, expected)
     if a.ndim == 2 and b.ndim == 2:
         loops = [[sum(a[i, k] * b[k, j] for k in range(len(b))) for j in range(b.shape[1])] for i in range(len(a))]
