@@ -49,8 +49,10 @@ def minivit_model(work):
 def minivit_stepper(work):
     """A function that runs one training step in minivit."""
     import minivit
+    from minivit.kernels.memory import keep_freed_memory
     from minivit.training.optimizers import AdamW
 
+    keep_freed_memory()  # as minivit.train does
     model = minivit_model(work)
     optimizer = AdamW(model.named_parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     images, labels = random_batch(work)

@@ -47,17 +47,33 @@ def run(command, main, argv=None):
         print(f"\n{name}: interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of a pipe has left, as ``head`` does: nobody is there to be told
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()
         code = 1
+    except OSError as error:  # what nobody foresaw: a file that cannot be read, a disk that is full
+        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        code = 1
+        try:
+            sys.stdout.flush()
+        except OSError:  # it was stdout itself
+            _abandon_stdout()
     sys.exit(code)
 
 
-def set_threads(count):
-    """Give BLAS and the kernels ``count`` threads; None changes nothing. Call it before NumPy is imported."""
+def _abandon_stdout():
+    """Send what stdout still holds to nowhere: at its exit Python would complain once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def set_threads(count, overrule=True):
+    """Give BLAS and the kernels ``count`` threads; None changes nothing. Call it before NumPy is imported.
+
+    Without ``overrule``, an environment variable that the user has set stays.
+    """
     if count is None:
         return
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MINIVIT_THREADS"):
-        os.environ[variable] = str(count)
+        if overrule or variable not in os.environ:
+            os.environ[variable] = str(count)
 
 
 def add_data_options(group):
@@ -68,13 +84,13 @@ def add_data_options(group):
     group.add_argument("--offline", action="store_true", help="never download anything")
 
 
-def add_threads_option(group):
-    """Add ``--threads``."""
+def add_threads_option(group, default="all cores"):
+    """Add ``--threads``; ``default`` says in the help what holds without it."""
     group.add_argument(
         "--threads",
         type=positive_int,
         metavar="N",
-        help="threads of BLAS and of the kernels (default: all cores)",
+        help=f"threads of BLAS and of the kernels (default: {default})",
     )
 
 

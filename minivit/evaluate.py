@@ -1,6 +1,7 @@
 """``python -m minivit.evaluate``: measure a trained network on test images."""
 
 import json
+import math
 
 from minivit import command
 
@@ -46,7 +47,11 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     command.set_threads(args.threads)
 
+    import numpy as np
+
     from minivit.data import load_dataset
+    from minivit.errors import MinivitError
+    from minivit.kernels.memory import keep_freed_memory
     from minivit.training import checkpoint
     from minivit.training.evaluation import evaluate
     from minivit.training.report import progress
@@ -64,7 +69,9 @@ def main(argv=None):
     )
     checkpoint.check_fits(saved, dataset)
     model = saved.build()
-    with progress("testing", len(dataset.test), "images") as bar:
+    keep_freed_memory()
+    # The loss says whether something overflowed: no warnings before that.
+    with np.errstate(over="ignore", invalid="ignore"), progress("testing", len(dataset.test), "images") as bar:
         measured = evaluate(
             model,
             dataset.test,
@@ -73,6 +80,8 @@ def main(argv=None):
             args.batch_size,
             on_batch=lambda images: bar.update(images) and None,
         )
+    if not math.isfinite(measured.loss):
+        raise MinivitError(f"the network of {args.checkpoint} gives numbers that are not finite")
     print(f"{saved.architecture} on {name}: top-1 {measured.top1:.2f} %, top-5 {measured.top5:.2f} %")
     result = {
         "top1": round(measured.top1, 2),
@@ -81,7 +90,7 @@ def main(argv=None):
         "images": measured.images,
         "images_per_second": round(measured.images / measured.seconds, 1),
     }
-    print(json.dumps(result))
+    print(json.dumps(result, allow_nan=False))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """``python -m minivit.train``: train a network."""
 
 import json
+import os
 import shlex
+import shutil
 import sys
 import textwrap
 
 from minivit import command
-from minivit.training.config import DEFAULT_DATA, DEFAULT_MODEL, TrainConfig
+from minivit.training.config import DEFAULT_DATA, DEFAULT_MODEL, OPTIMIZERS, TrainConfig
 from minivit.training.recipes import RECIPES
 
 EPILOG = """\
@@ -20,7 +22,8 @@ examples:
   python -m minivit.train --model vit --model-arg depth=4 embed_dim=96 --out runs/tiny
   python -m minivit.train --resume                          go on with the newest run, exactly
 
-A run leaves config.json, log.jsonl, last.npz, best.npz and curves.png in its folder. Ctrl-C saves first.
+A run leaves config.json, log.jsonl, last.npz, best.npz and curves.png in its folder. Ctrl-C saves first, as do
+SIGTERM and a closed terminal.
 The last line of stdout is one JSON object; test_top1 and test_top5 are percentages, those of best.npz.
 Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted after saving.
 """
@@ -50,20 +53,21 @@ def build_parser():
 
     how = parser.add_argument_group("how to train (the defaults are those of the recipe)")
     how.add_argument("--recipe", metavar="NAME",
-                     help="settings that the options below change one by one (default: quick for shapes10 "
+                     help="settings that the options below change one by one (default: shapes for shapes10 "
                      "and shapes100, small_data for all others)")
     how.add_argument("--epochs", type=command.positive_int, metavar="N",
                      help=f"passes over the data ({_by_recipe('epochs')}); the warm-up changes in proportion")
     how.add_argument("--batch-size", type=command.positive_int, metavar="N",
                      help=f"images in a step ({_by_recipe('batch_size')})")
     how.add_argument("--optimizer", metavar="NAME",
-                     help=f"adamw, or sgd with momentum 0.9, which wants a larger --lr ({_by_recipe('optimizer')})")
+                     help=f"adamw, or sgd with momentum 0.9 ({_by_recipe('optimizer')}); another one than the "
+                     f"recipe's brings its own defaults: {_by_optimizer()}")
     how.add_argument("--lr", type=command.positive_float, metavar="X",
                      help=f"peak learning rate ({_by_recipe('lr', lambda r: r.lr_for(DEFAULT_MODEL))})")
     how.add_argument("--warmup-epochs", type=command.non_negative_float, metavar="X",
                      help=f"linear warm-up before the cosine ({_by_recipe('warmup_epochs')})")
     how.add_argument("--weight-decay", type=command.non_negative_float, metavar="X",
-                     help=f"of AdamW ({_by_recipe('weight_decay')})")
+                     help=f"strength of the decay ({_by_recipe('weight_decay')})")
     how.add_argument("--label-smoothing", type=command.fraction, metavar="X",
                      help=f"share of the target spread over all classes ({_by_recipe('label_smoothing')})")
     how.add_argument("--drop-path", type=command.fraction, metavar="X",
@@ -78,7 +82,7 @@ def build_parser():
                      help="go on with the run in --out, or with the newest one; its settings cannot change")
     run.add_argument("--time-budget", type=command.positive_float, metavar="MINUTES",
                      help="stop then, test and save; --resume can finish the run (default: no limit)")
-    command.add_threads_option(run)
+    command.add_threads_option(run, "all cores; for --resume as many as the run began with, so that it repeats exactly")
     return parser
 
 
@@ -87,11 +91,17 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     command.set_threads(args.threads)
 
+    from minivit.training.run_folder import RunFolder
+
+    if args.resume:
+        folder = RunFolder.existing(args.out) if args.out else RunFolder.newest(args.model, args.data)
+        if args.threads is None:
+            command.set_threads(folder.threads(), overrule=False)
+
     from dataclasses import asdict
 
     from minivit.training import loop
     from minivit.training.config import resolve
-    from minivit.training.run_folder import RunFolder
 
     said = vars(args)
     overrides = {name: said[name] for name in TrainConfig.__dataclass_fields__ if said.get(name) is not None}
@@ -99,10 +109,10 @@ def main(argv=None):
         overrides["model_args"] = dict(overrides["model_args"])
     options = {"data_dir": args.data_dir, "offline": args.offline, "time_budget": args.time_budget}
     if args.resume:
-        folder = RunFolder.existing(args.out) if args.out else RunFolder.newest(args.model, args.data)
         result = loop.resume(folder, overrides, **options)
     else:
         config = resolve(overrides)
+        loop.check_model(config)
         folder = RunFolder.create(args.out, config.model, config.data)
         result = loop.train(config, folder, **options)
 
@@ -114,17 +124,32 @@ def main(argv=None):
     del line["stopped_by"]
     for key, digits in (("test_top1", 2), ("test_top5", 2), ("seconds", 1), ("images_per_second", 1)):
         line[key] = round(line[key], digits)
-    print(json.dumps(line))
+    print(json.dumps(line, allow_nan=False))
     return 0
 
 
 def _continuation(args, folder):
     """The command line that resumes this run."""
-    words = ["python", "-m", "minivit.train", "--resume", "--out", str(folder.path)]
+    words = [_python(), "-m", "minivit.train", "--resume", "--out", str(folder.path)]
     words += ["--data-dir", args.data_dir] if args.data_dir else []
     words += ["--offline"] if args.offline else []
     words += ["--threads", str(args.threads)] if args.threads else []
     return shlex.join(words)
+
+
+def _python():
+    """What to type for this interpreter: its path from here if it lies below, as that of ``make train`` does."""
+    path = os.path.abspath(sys.executable)
+    if path.startswith(os.path.join(os.getcwd(), "")):
+        return os.path.relpath(path)
+    return "python" if shutil.which("python") == path else path
+
+
+def _by_optimizer():
+    """``sgd --lr 0.05 --weight-decay 0.0005``, and so on for each optimiser."""
+    return ", ".join(
+        f"{name} --lr {own['lr']:g} --weight-decay {own['weight_decay']:g}" for name, own in OPTIMIZERS.items()
+    )
 
 
 def _by_recipe(name, get=None):

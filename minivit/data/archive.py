@@ -1,4 +1,4 @@
-"""Reading archives that come from elsewhere, and writing folders in one step.
+"""Reading archives that come from elsewhere.
 
 Nothing is ever extracted by name: members are read into memory, only plain files are accepted, and a member
 whose path would leave the folder, or that is a link or a device, condemns the whole archive.
@@ -6,19 +6,19 @@ whose path would leave the folder, or that is a link or a device, condemns the w
 
 import gzip
 import lzma
-import os
-import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from minivit.errors import MinivitError
 
-MAX_TAR = 1 << 30  # bytes unpacked, against archives made to fill the memory
+# Against archives made to fill the memory.
+MAX_TAR = 1 << 28  # bytes unpacked; both CIFARs have 176 MiB
+MAX_TAR_HEADERS = 1 << 17  # bytes of it that are not files: their names and sizes
 MAX_ZIP_MEMBER = 1 << 26
+SKIP = 1 << 20  # bytes read at once to pass over a member
 
 # What the standard library raises when it reads a damaged archive, beside OSError.
 DAMAGED = (
@@ -34,29 +34,90 @@ DAMAGED = (
 )
 
 
-def read_tar(archive):
-    """Read every file of a tar archive, compressed or not: ``{name: bytes}``, folders left out.
+def read_tar(archive, wanted):
+    """Read the files named in ``wanted`` from a tar archive, gzipped or not: ``{name: bytes}``.
+
+    Names are compared in their shortest form, so ``./a/b`` is ``a/b``. A file that is not there is left out;
+    other members are checked, but not kept.
 
     Raises:
-        MinivitError: the file is truncated, corrupt, too large when unpacked, or has a member that no data
-            set needs: an absolute or ``..`` path, a link, a device.
+        MinivitError: the archive is truncated, corrupt, too large when unpacked, has a wanted file twice, or has
+            a member that no data set needs: an absolute or ``..`` path, a link, a device, a sparse file, a
+            negative size.
     """
-    members, total = {}, 0
+    files = {}
     try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                _check_path(archive, member.name)
-                if member.isdir():
-                    continue
-                if not member.isfile():
-                    raise MinivitError(f"{archive} refused: its member {member.name!r} is a link or a device")
-                total += member.size
-                if total > MAX_TAR:
-                    raise MinivitError(f"{archive} refused: it unpacks to more than {MAX_TAR >> 20} MiB")
-                members[member.name] = tar.extractfile(member).read()
+        with _open_gzipped_or_plain(archive) as file:
+            stream = _TarStream(archive, file)
+            with tarfile.TarFile(fileobj=stream) as tar:
+                for member in tar:
+                    name = _shortest_path(archive, member.name)
+                    if member.size < 0:
+                        raise MinivitError(f"{archive} refused: its member {member.name!r} has a negative size")
+                    if member.isdir():
+                        continue
+                    if not member.isfile() or member.issparse():
+                        raise MinivitError(
+                            f"{archive} refused: its member {member.name!r} is a link or a device, not a plain file"
+                        )
+                    if name not in wanted:
+                        continue
+                    if name in files:
+                        raise MinivitError(f"{archive} refused: it has {name!r} twice")
+                    files[name] = stream.content(member.size)
+                    if len(files[name]) < member.size:
+                        raise tarfile.ReadError("unexpected end of data")
     except (*DAMAGED, OSError) as error:
         raise _unreadable(archive, error) from error
-    return members
+    return files
+
+
+def _open_gzipped_or_plain(archive):
+    with open(archive, "rb") as file:
+        magic = file.read(2)
+    return gzip.open(archive) if magic == b"\x1f\x8b" else open(archive, "rb")
+
+
+class _TarStream:
+    """The bytes of a tar archive, forwards only, with one limit on all of them and one on the headers.
+
+    ``tarfile`` reads a long name or extended header of any size into memory before it shows the member that it
+    belongs to. What it asks for by ``read`` is therefore counted as headers; the files themselves are read by
+    ``content``.
+    """
+
+    def __init__(self, archive, file):
+        self.archive = archive
+        self.file = file
+        self.position = 0
+        self.headers = 0
+
+    def tell(self):
+        return self.position
+
+    def read(self, size):
+        if size < 0:
+            raise tarfile.ReadError("a header has a negative size")
+        self.headers += size
+        if self.headers > MAX_TAR_HEADERS:
+            raise MinivitError(
+                f"{self.archive} refused: its list of members takes more than {MAX_TAR_HEADERS >> 10} KiB"
+            )
+        return self.content(size)
+
+    def content(self, size):
+        """Read ``size`` bytes of a file, fewer only at the end of the archive."""
+        if self.position + size > MAX_TAR:
+            raise MinivitError(f"{self.archive} refused: it unpacks to more than {MAX_TAR >> 20} MiB")
+        content = self.file.read(size)
+        self.position += len(content)
+        return content
+
+    def seek(self, position):
+        if position < self.position:
+            raise tarfile.ReadError("a header points backwards")
+        while self.position < position and self.content(min(SKIP, position - self.position)):
+            pass
 
 
 def open_zip(archive):
@@ -72,7 +133,7 @@ def open_zip(archive):
         raise _unreadable(archive, error) from error
     try:
         for member in opened.infolist():
-            _check_path(archive, member.filename)
+            _shortest_path(archive, member.filename)
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise MinivitError(f"{archive} refused: its member {member.filename!r} is a link")
     except MinivitError:
@@ -95,59 +156,16 @@ def read_zip_member(opened, name):
         raise _unreadable(f"{opened.filename} (member {name})", error) from error
 
 
-def _check_path(archive, name):
+def _shortest_path(archive, name):
+    """Return a member's path without ``.`` and doubled slashes; one that leaves the folder is refused."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in name:
         raise MinivitError(f"{archive} refused: its member {name!r} would be written outside the folder")
+    return str(path)
 
 
 def _unreadable(archive, error):
     if not isinstance(error, DAMAGED):
         return MinivitError(f"{archive} cannot be read ({error.strerror})")
-    reason = str(error).partition("\n")[0].rstrip(":") or "no content"  # tarfile lists its tries line by line
+    reason = str(error).partition("\n")[0] or "no content"
     return MinivitError(f"{archive} is truncated or corrupt ({reason}): delete it to download it again")
-
-
-def is_writable(folder):
-    """Whether files may be created in ``folder``. One without any write bit is left alone even by root."""
-    folder = Path(folder)
-    return folder.is_dir() and os.access(folder, os.W_OK) and bool(folder.stat().st_mode & 0o222)
-
-
-def write_folder(files, target):
-    """Write ``{relative name: bytes}`` as the new folder ``target``: it appears whole, or not at all.
-
-    Raises:
-        OSError: no room or no permission, or ``target`` is there already.
-    """
-    target = Path(target)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        for name, content in files.items():
-            path = temporary / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        move_folder(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def move_folder(temporary, target):
-    """Rename a finished temporary folder to ``target`` on the same disk, durably and readable by all."""
-    temporary.chmod(0o755)  # tempfile makes it private
-    os.rename(temporary, target)
-    sync_folder(target.parent)
-
-
-def sync_folder(folder):
-    """Flush a folder's entries, so that a rename survives a power cut. Windows has no handles for that."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,9 +23,15 @@ def random_crop(images, padding, rng):
 
 
 def random_flip(images, rng):
-    """Mirror each image ``(B, C, H, W)`` left to right with probability 1/2; returns a new array."""
+    """Mirror each image left to right with probability 1/2, in place.
+
+    Args:
+        images: ``(B, C, H, W)``, changed.
+        rng: ``np.random.Generator``.
+
+    Returns: ``images`` itself.
+    """
     mirrored = rng.random(len(images)) < 0.5
-    images = images.copy()
     images[mirrored] = images[mirrored, :, :, ::-1]
     return images
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from minivit.data.archive import is_writable, read_tar, write_folder
+from minivit.data.archive import read_tar
 from minivit.data.dataset import Dataset, Split
-from minivit.data.download import RemoteFile, obtain
+from minivit.data.download import RemoteFile, note_checksum, obtain
+from minivit.data.durable import is_writable, write_folder
 from minivit.errors import MinivitError
 
 PIXELS = 3 * 32 * 32
@@ -92,13 +93,16 @@ def load_cifar(name, layout, data_dir, *, offline, note):
     _refuse_pickles(layout, data_dir)
     archive = obtain(layout.archive, data_dir, offline=offline, note=note)
     prefix = layout.folder + "/"
-    files = {key.removeprefix(prefix): content for key, content in read_tar(archive).items()}
+    wanted = {prefix + file for file in (*layout.train_files, *layout.test_files, layout.names_file)}
+    files = {path.removeprefix(prefix): content for path, content in read_tar(archive, wanted).items()}
     dataset = _parse(name, layout, archive, files.__getitem__)
+    note_checksum(layout.archive, archive, note)
     if is_writable(data_dir):
         try:
             write_folder(files, folder)
         except OSError as error:
-            note(f"note: {archive} could not be unpacked ({error}); it is read again at each start")
+            if not folder.is_dir():  # else another process was quicker
+                note(f"note: {archive} could not be unpacked ({error}); it is read again at each start")
     return dataset
 
 

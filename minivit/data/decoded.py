@@ -9,8 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from minivit.data.archive import is_writable, move_folder
 from minivit.data.dataset import Dataset, Split, channel_statistics
+from minivit.data.durable import is_writable, move_folder, temporary_folder
 from minivit.data.images import decode
+from minivit.data.progress import progress_bar
 from minivit.errors import MinivitError
 
 FORMAT = 1  # to be raised when what a cache holds for the same source changes
@@ -73,13 +72,10 @@ def load_decoded(name, key, source, data_dir, img_size, open_listing, note):
         note(f"note: {data_dir} cannot be written to; keeping decoded images in {home}")
     try:
         home.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=home))
-        try:
+        with temporary_folder(home / key) as temporary:
             with open_listing() as listing:
                 _build(temporary, listing, img_size, stamp)
             _move_into_place(temporary, home / key)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise MinivitError(
             f"decoded images cannot be kept in {home} ({error}): free some space there, "
@@ -96,37 +92,51 @@ def user_cache_dir():
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "minivit"
 
 
-def fingerprint(paths):
-    """SHA-256 over path, size and modification time of files: another when a file is added or changed."""
+def fingerprint(root, names):
+    """SHA-256 over name, size and modification time of files: another when a file is added or changed.
+
+    Names are relative to the folder ``root``, so the result does not depend on how ``root`` is written.
+    """
     digest = hashlib.sha256()
-    for path in paths:
-        status = os.stat(path)
-        line = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n"
+    for name in names:
+        status = os.stat(os.path.join(root, name))
+        line = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _build(folder, listing, img_size, stamp):
-    """Decode every image into the memory-mapped arrays of ``folder``, and write the manifest last."""
-    from tqdm import tqdm  # only a first start needs it
+def read_file(path):
+    """Return the bytes of a file of the source. Raises MinivitError: it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MinivitError(f"{path} cannot be read ({error.strerror})") from error
 
+
+def _build(folder, listing, img_size, stamp):
+    """Decode every image into the arrays of ``folder``, and write the manifest last."""
     manifest = {**stamp, "class_names": listing.class_names}
     for split, files in (("train", listing.train), ("test", listing.test)):
-        shape = (len(files), 3, img_size, img_size)
         path = folder / f"{split}_images.npy"
-        images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-        hidden = not sys.stderr.isatty()
-        bar = tqdm(files, desc=f"decoding {split} images", unit="image", leave=False, disable=hidden)
-        for index, file in enumerate(bar):
-            images[index] = decode(file.read(), img_size, file.where)
-        images.flush()
+        _decode_to_file(path, files, img_size, f"decoding {split} images")
         np.save(folder / f"{split}_labels.npy", np.array([file.label for file in files], np.int64))
         if split == "train":
+            images = np.load(path, mmap_mode="r", allow_pickle=False)
             manifest["mean"], manifest["std"] = channel_statistics(images)
     with open(folder / "manifest.json", "w", encoding="utf-8") as file:
         json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+
+
+def _decode_to_file(path, files, img_size, title):
+    """Write the images one after the other as one ``.npy`` array ``(N, 3, img_size, img_size)``.
+
+    They are not written through a memory map: on a full disk that kills the process, where this raises OSError.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), 3, img_size, img_size)}
+    with open(path, "wb") as output, progress_bar(files, desc=title, unit="image") as bar:
+        np.lib.format.write_array_header_1_0(output, header)
+        for file in bar:
+            output.write(decode(file.read(), img_size, file.where).tobytes())
 
 
 def _read(folder, name, img_size, stamp):
@@ -157,6 +167,10 @@ def _move_into_place(temporary, target):
     stale = temporary.with_name(f"{temporary.name}-stale")
     with suppress(OSError):  # there is none, or another process was quicker
         os.rename(target, stale)
-    with suppress(OSError):  # another process put its own cache there: as good as this one, or found wanting
+    try:
         move_folder(temporary, target)
-    shutil.rmtree(stale, ignore_errors=True)
+    except OSError:
+        if not target.exists():  # else another process put its own cache there: as good as this one
+            raise
+    finally:
+        shutil.rmtree(stale, ignore_errors=True)

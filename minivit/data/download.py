@@ -3,14 +3,20 @@
 import hashlib
 import http.client
 import os
-import sys
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from minivit.data.archive import is_writable, sync_folder
+from minivit.data.durable import is_writable, sync_folder
+from minivit.data.progress import progress_bar
 from minivit.errors import MinivitError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 TIMEOUT = 30  # seconds without a byte
 ATTEMPTS = 4  # requests to one mirror, as long as each brings something new
@@ -29,7 +35,7 @@ class RemoteFile:
 def obtain(remote, data_dir, *, offline, note):
     """Return the path of ``remote`` in ``data_dir``, downloading it unless it is there.
 
-    A file that is there is used as it is; where its checksum is not the official one, ``note`` is told so.
+    A file that is there is used as it is: :func:`note_checksum` tells whether it is the official one.
 
     Raises:
         MinivitError: it is not there, and ``offline`` or no mirror delivered it, or there is no place for it.
@@ -37,17 +43,28 @@ def obtain(remote, data_dir, *, offline, note):
     path = Path(data_dir) / remote.name
     try:
         if path.is_file():
-            if sha256(path) != remote.sha256:
-                note(f"note: the checksum of {path} is not the official one; using the file as it is")
             return path
         if offline:
             raise _unavailable(remote, path, "downloads are off")
         path.parent.mkdir(parents=True, exist_ok=True)
         if not is_writable(path.parent):
             raise _unavailable(remote, path, "that folder is read-only")
-        return _download(remote, path, note)
+        with _one_at_a_time(path.parent, note):
+            if not path.is_file():  # it is there now if another process has just fetched it
+                _download(remote, path, note)
+            return path
     except OSError as error:
         raise _unavailable(remote, path, str(error)) from error
+
+
+def note_checksum(remote, path, note):
+    """Tell the user if ``path`` is not the official file. To be called once its structure is known to be right.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if sha256(path) != remote.sha256:
+        note(f"note: the checksum of {path} is not the official one; using the file as it is")
 
 
 def sha256(path):
@@ -66,16 +83,41 @@ def _unavailable(remote, path, reason):
     )
 
 
+@contextmanager
+def _one_at_a_time(folder, note):
+    """Wait until no other process downloads into ``folder``, on systems and disks with locks."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)  # the folder itself is locked: no lock file is left behind
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note(f"note: waiting for another download into {folder}")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:  # some network disks have no locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _download(remote, path, note):
     """Fetch ``remote`` to ``path`` by way of ``path.part``, which stays behind for the next try."""
     part = path.with_name(path.name + ".part")
     for url in remote.urls:
         note(f"downloading {url}")
-        reason = _download_from(url, part, remote.sha256)
-        if reason is None:
-            os.replace(part, path)
-            sync_folder(path.parent)
-            return path
+        try:
+            reason = _download_from(url, part, remote.sha256)
+            if reason is None:
+                os.replace(part, path)
+                sync_folder(path.parent)
+        except OSError:
+            if not path.is_file():
+                raise
+        if path.is_file():  # without locks, another process may have been quicker and have moved our part away
+            return
         note(f"note: {url} failed: {reason}")
     raise _unavailable(remote, path, f"every mirror failed, the last with: {reason}")
 
@@ -111,7 +153,10 @@ def _fetch(url, part, start):
             start = 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
-        with open(part, "ab" if start else "wb") as file, _progress_bar(part.stem, start, total) as bar:
+        bar = progress_bar(
+            desc=part.stem, initial=start, total=total, unit="B", unit_scale=True, unit_divisor=1024
+        )
+        with open(part, "ab" if start else "wb") as file, bar:
             while block := response.read(BLOCK):
                 file.write(block)
                 start += len(block)
@@ -120,18 +165,3 @@ def _fetch(url, part, start):
             os.fsync(file.fileno())
     if total is not None and start < total:
         raise ConnectionError(f"the connection ended after {start} of {total} bytes")
-
-
-def _progress_bar(name, start, total):
-    from tqdm import tqdm  # only a download needs it
-
-    return tqdm(
-        desc=name,
-        initial=start,
-        total=total,
-        unit="B",
-        unit_scale=True,
-        unit_divisor=1024,
-        leave=False,
-        disable=not sys.stderr.isatty(),
-    )

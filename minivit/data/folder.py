@@ -6,11 +6,12 @@ Where there is no such split, a tenth of each class is set aside, chosen by the 
 
 import hashlib
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from minivit.data.decoded import ImageFile, Listing, fingerprint, load_decoded
+from minivit.data.decoded import ImageFile, Listing, fingerprint, load_decoded, read_file
 from minivit.errors import MinivitError, UsageError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -32,8 +33,9 @@ def load_folder(name, data_dir, *, img_size, seed, note):
         raise MinivitError(f"no folder {root}: folder:PATH needs one with a sub-folder for each class")
     listing = _list_images(root, seed)
     key = "folder-" + hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    files = fingerprint(file.where for file in listing.train + listing.test)  # so other splits differ, too
-    return load_decoded(name, key, {"files": files}, data_dir, img_size, lambda: nullcontext(listing), note)
+    files = listing.train + listing.test  # in this order, so that other splits differ, too
+    source = {"files": fingerprint(root, (Path(file.where).relative_to(root).as_posix() for file in files))}
+    return load_decoded(name, key, source, data_dir, img_size, lambda: nullcontext(listing), note)
 
 
 def _list_images(root, seed):
@@ -78,4 +80,4 @@ def _class_names(folder):
 def _images(folder, label):
     """The images below ``folder`` in a fixed order; hidden files and other formats are passed over."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return [ImageFile(label, str(path), path.read_bytes) for path in paths if not path.name.startswith(".")]
+    return [ImageFile(label, str(path), partial(read_file, path)) for path in paths if not path.name.startswith(".")]

@@ -7,6 +7,14 @@ import numpy as np
 from minivit.errors import MinivitError
 
 
+def require_pillow():
+    """Raise MinivitError if Pillow is not installed."""
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise MinivitError('reading image files needs Pillow: pip install "minivit[images]"') from error
+
+
 def decode(content, img_size, where):
     """Decode one image file to uint8 ``(3, img_size, img_size)``.
 
@@ -21,10 +29,9 @@ def decode(content, img_size, where):
     Raises:
         MinivitError: Pillow is not installed, or the image is damaged or of an unknown format.
     """
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise MinivitError('reading image files needs Pillow: pip install "minivit[images]"') from error
+    require_pillow()
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     try:
         with Image.open(io.BytesIO(content)) as opened:
             image = ImageOps.exif_transpose(opened)

@@ -121,7 +121,7 @@ class DataLoader:
 
     def _batch(self, order, epoch, batch):
         chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        images, labels = self.split.images[chosen], self.split.labels[chosen]
+        images, labels = self.split.images[chosen], self.split.labels[chosen]  # copies: they may be changed
         rng = np.random.default_rng([AUGMENTATION, self.seed, epoch, batch])
         if self.flip:
             images = random_flip(images, rng)

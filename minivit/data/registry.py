@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from minivit.errors import UsageError, suggest
+from minivit.errors import MinivitError, UsageError, suggest
 
 DATASETS = {
     "shapes10": "10 shapes, 32x32, drawn on the fly: no download (the default)",
@@ -74,17 +74,24 @@ def load_dataset(
         from minivit.data.shapes import load_shapes
 
         return load_shapes(name, seed=seed, limit_train=limit_train, limit_test=limit_test)
+    try:
+        dataset = _load_files(name, data_dir, seed=seed, offline=offline, img_size=img_size or 64, note=note)
+    except OSError as error:  # a folder that may not be read, a failing disk
+        raise MinivitError(f"{error.filename or data_dir} cannot be read ({error.strerror or error})") from error
+    return dataset.limited(limit_train, limit_test, seed)
+
+
+def _load_files(name, data_dir, *, seed, offline, img_size, note):
+    """Load a data set that is kept in files."""
     if name.startswith("cifar"):
         from minivit.data.cifar import CIFAR10, CIFAR100, load_cifar
 
         layout = CIFAR10 if name == "cifar10" else CIFAR100
-        dataset = load_cifar(name, layout, data_dir, offline=offline, note=note)
-    elif name == "tiny_imagenet":
+        return load_cifar(name, layout, data_dir, offline=offline, note=note)
+    if name == "tiny_imagenet":
         from minivit.data.tiny_imagenet import load_tiny_imagenet
 
-        dataset = load_tiny_imagenet(data_dir, img_size=img_size or 64, offline=offline, note=note)
-    else:
-        from minivit.data.folder import load_folder
+        return load_tiny_imagenet(data_dir, img_size=img_size, offline=offline, note=note)
+    from minivit.data.folder import load_folder
 
-        dataset = load_folder(name, data_dir, img_size=img_size or 64, seed=seed, note=note)
-    return dataset.limited(limit_train, limit_test, seed)
+    return load_folder(name, data_dir, img_size=img_size, seed=seed, note=note)

@@ -24,7 +24,7 @@ CURTAIN_DISTANCE = (0.6, 1.0)  # its distance from the shape's centre, in radii
 NOISE = 0.03  # standard deviation of Gaussian noise on each value, in [0, 1] units
 # Background colours lie in [0, COLOUR_SPAN] and fills in [1 - COLOUR_SPAN, 1]: at 1 neither is the lighter one on
 # average, below 1 the shape tends to be lighter, and at 0.5 it always is.
-COLOUR_SPAN = 0.6
+COLOUR_SPAN = 0.7
 COLOUR_CANDIDATES = 4  # a fill colour is the one of so many that stands out most
 SHAPES10_TEXTURES = ("plain", "shaded")  # fills that shapes10 draws from, whatever the class
 # ------------------------------------------------------------------------------------------------------------
@@ -36,8 +36,8 @@ TRAIN, TEST = 0, 1  # second word of a chunk's generator key
 
 # Of the 20,000 training images of seed 0.
 STATISTICS = {
-    "shapes10": ((0.387, 0.385, 0.386), (0.246, 0.248, 0.246)),
-    "shapes100": ((0.384, 0.385, 0.383), (0.243, 0.244, 0.244)),
+    "shapes10": ((0.420, 0.417, 0.419), (0.246, 0.248, 0.247)),
+    "shapes100": ((0.418, 0.418, 0.417), (0.245, 0.246, 0.247)),
 }
 
 

@@ -2,6 +2,10 @@
 
 The labels of its test images were never published, so the test split here is the official *validation* split,
 as in the literature. Classes are in the order of their WordNet ids.
+
+Where the whole archive is missing, ``tiny-imagenet-200-subset.zip`` stands in for it: a zip file of the same layout
+with fewer training and validation images of every class, for trying things out. Results on it are not those of
+Tiny-ImageNet, and a remark says so at each load.
 """
 
 from contextlib import contextmanager
@@ -10,8 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from minivit.data.archive import open_zip, read_zip_member
-from minivit.data.decoded import ImageFile, Listing, fingerprint, load_decoded
-from minivit.data.download import RemoteFile, obtain
+from minivit.data.decoded import ImageFile, Listing, fingerprint, load_decoded, read_file
+from minivit.data.download import RemoteFile, note_checksum, obtain
+from minivit.data.images import require_pillow
 from minivit.errors import MinivitError
 
 ARCHIVE = RemoteFile(
@@ -33,35 +38,39 @@ def load_tiny_imagenet(data_dir, *, img_size, offline, note):
     """
     path = _find(Path(data_dir), offline, note)
     if path.is_dir():
-        source = {"files": fingerprint(path / name for name in sorted(_file_names(path)))}
+        unpacked = _file_names(path)
+        source = {"files": fingerprint(path, sorted(unpacked))}
     else:
-        source = {"files": fingerprint([path])}
+        source = {"files": fingerprint(path.parent, [path.name])}
 
     @contextmanager
     def open_listing():
         if path.is_dir():
-            yield _list_images(path, _file_names(path), lambda name: (path / name).read_bytes())
+            yield _list_images(path, unpacked, lambda name: read_file(path / name))
             return
-        if path.name == ARCHIVE.name:
-            obtain(ARCHIVE, data_dir, offline=True, note=note)  # it is there: this checks it, once
         with open_zip(path) as opened:
             prefix = FOLDER + "/"
             names = {name.removeprefix(prefix) for name in opened.namelist() if name.startswith(prefix)}
             yield _list_images(path, names, lambda name: read_zip_member(opened, prefix + name))
+        if path.name == ARCHIVE.name:
+            note_checksum(ARCHIVE, path, note)
 
     dataset = load_decoded("tiny_imagenet", "tiny_imagenet", source, data_dir, img_size, open_listing, note)
+    if path.name == SLICE:
+        note(
+            f"note: {path} is a slice of Tiny-ImageNet with {len(dataset.train)} training images; "
+            f"the whole data set is {ARCHIVE.urls[-1]}"
+        )
     return replace(dataset, mean=MEAN, std=STD)
 
 
 def _find(data_dir, offline, note):
     """Return the folder or zip file to read, after a download if there is none."""
-    for path in (data_dir / FOLDER, data_dir / ARCHIVE.name):
+    for path in (data_dir / FOLDER, data_dir / ARCHIVE.name, data_dir / SLICE):
         if path.exists():
             return path
-    subset = data_dir / SLICE
-    if subset.exists():
-        note(f"note: using {subset}, a slice; the whole data set is {ARCHIVE.urls[-1]}")
-        return subset
+    if not offline:
+        require_pillow()  # rather now than after 237 MiB
     return obtain(ARCHIVE, data_dir, offline=offline, note=note)
 
 

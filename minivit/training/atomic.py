@@ -12,13 +12,13 @@ SUFFIX = ".tmp"
 def atomic_write(path):
     """Yield a binary file that becomes ``path`` when the block ends without an exception.
 
-    The bytes go to ``path.tmp`` in the same folder; that file is flushed and synced before the rename, and
-    the folder after it, so that neither a kill nor a power cut leaves half a file under the final name.
+    The bytes go to ``path.tmp`` in the same folder; that file is flushed and synced before the rename, and the folder
+    after it, so that neither a kill nor a power cut leaves half a file under the final name.
 
     Raises:
         MinivitError: the folder cannot be written, or the disk is full.
     """
-    temporary = path.with_name(path.name + SUFFIX)
+    temporary = _temporary(path)
     try:
         try:
             with open(temporary, "wb") as file:
@@ -28,16 +28,21 @@ def atomic_write(path):
             os.replace(temporary, path)
             _sync_folder(path.parent)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            sweep_temporaries([path])
             raise
     except OSError as error:
         raise MinivitError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def sweep_temporaries(folder):
-    """Delete what killed writers left in ``folder``: SIGKILL gives nobody the time to tidy up."""
-    for leftover in folder.glob("*" + SUFFIX):
-        leftover.unlink(missing_ok=True)
+def sweep_temporaries(paths):
+    """Delete what killed writers of these files left behind: SIGKILL gives nobody the time to tidy up."""
+    for path in paths:
+        with contextlib.suppress(OSError):  # mostly there is nothing; what cannot go away does no harm
+            _temporary(path).unlink()
+
+
+def _temporary(path):
+    return path.with_name(path.name + SUFFIX)
 
 
 def _sync_folder(folder):

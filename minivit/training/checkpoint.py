@@ -13,6 +13,7 @@ the bytes that are there.
 
 import io
 import json
+import math
 import os
 import struct
 import zipfile
@@ -66,7 +67,7 @@ class Checkpoint:
         try:
             model = create_model(self.architecture, **self.arguments)
             model.load_state_dict(self.weights)
-        except MinivitError as error:
+        except (MinivitError, *_DAMAGE) as error:
             raise MinivitError(f"{self.path} does not fit this version of minivit: {error}") from error
         return model.eval()
 
@@ -96,7 +97,7 @@ def save(path, model, *, data=None, class_names=(), mean=None, std=None, trainin
     arrays = {f"model/{name}": array for name, array in model.state_dict().items()}
     arrays |= {f"optimizer/{name}": array for name, array in (optimizer or {}).items()}
     with atomic_write(Path(path)) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(_entry(METADATA), json.dumps(metadata, indent=1))
+        archive.writestr(_entry(METADATA), json.dumps(metadata, indent=1, allow_nan=False))
         for name, array in arrays.items():
             with archive.open(_entry(name + ".npy"), "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.asarray(array, order="C"), allow_pickle=False)
@@ -147,10 +148,10 @@ def read(path):
         MinivitError: in one line, why the file is not one.
     """
     path = Path(path)
-    if not path.exists():
-        raise MinivitError(f"no such checkpoint: {path}")
     try:
         return _read(path)
+    except FileNotFoundError:
+        raise MinivitError(f"no such checkpoint: {path}") from None
     except OSError as error:
         raise MinivitError(f"cannot read {path}: {error.strerror or error}") from error
     except _DAMAGE as error:
@@ -160,7 +161,7 @@ def read(path):
 # What zipfile, the .npy header parser and json raise when they meet bytes that make no sense.
 _DAMAGE = (
     zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError, struct.error,
-    NotImplementedError, RuntimeError, SyntaxError, OverflowError, MemoryError,
+    NotImplementedError, RuntimeError, SyntaxError, ArithmeticError, MemoryError,
 )  # fmt: skip
 
 
@@ -175,6 +176,8 @@ def _read(path):
         metadata = json.loads(archive.read(METADATA))
         if metadata["format"] != FORMAT:
             raise ValueError(f"its metadata names another format, {metadata['format']!r}")
+        if type(metadata["version"]) is not int or metadata["version"] < 1:
+            raise ValueError(f"there is no format {metadata['version']!r}")
         if metadata["version"] > VERSION:
             raise MinivitError(
                 f"{path} was written by a newer minivit (format {metadata['version']}; this one reads up to "
@@ -185,10 +188,12 @@ def _read(path):
             if name != METADATA:
                 group, _, rest = name.removesuffix(".npy").partition("/")
                 groups[group][rest] = _parse_array(archive.read(name))  # read() verifies the CRC
+    _check_metadata(metadata)
+    _check_sizes(metadata["arguments"], groups["model"])
     return Checkpoint(
         path=path,
         architecture=metadata["architecture"],
-        arguments=dict(metadata["arguments"]),
+        arguments=metadata["arguments"],
         weights=groups["model"],
         data=metadata["data"],
         class_names=tuple(metadata["class_names"]),
@@ -199,6 +204,61 @@ def _read(path):
     )
 
 
+def _check_metadata(m):
+    """Raise ValueError unless the entries of ``metadata.json`` are what :func:`save` writes."""
+    arguments, names = m["arguments"], m["class_names"]
+    if not isinstance(m["architecture"], str) or not isinstance(m["data"], str | None):
+        raise ValueError("the name of its model or data set is no text")
+    if not isinstance(arguments, dict) or not all(isinstance(a, int | float | str | None) for a in arguments.values()):
+        raise ValueError("the arguments of its model are no keywords with plain values")
+    if type(arguments.get("num_classes")) is not int or {"name", "seed"} & arguments.keys():
+        raise ValueError("the arguments of its model do not state num_classes, or state what is none")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its class names are no list of texts")
+    if names and len(names) != arguments["num_classes"]:
+        raise ValueError(f"it names {len(names)} classes, and has {arguments['num_classes']}")
+    for key in ("mean", "std"):
+        channels = arguments.get("in_chans", 3)
+        if m[key] is not None and not (
+            isinstance(m[key], list) and len(m[key]) == channels and all(_is_finite(x) for x in m[key])
+        ):
+            raise ValueError(f"its {key} is not a number for each of {channels} channels")
+    if m["std"] is not None and min(m["std"]) <= 0:
+        raise ValueError("its std is not above 0")
+    if not isinstance(m["training"], dict | None):
+        raise ValueError("the state of its run is no JSON object")
+
+
+def _check_sizes(arguments, weights):
+    """Refuse sizes that the stored weights cannot have, before a network of those sizes fills the memory.
+
+    Each number below is that of one kind of weights in a vision transformer, of those which grow the fastest. A model
+    without such an argument is not bounded by it.
+    """
+    stored = sum(array.size for array in weights.values())
+
+    def size(name, default=1):
+        value = arguments.get(name, default)
+        if not _is_finite(value):
+            raise ValueError(f"{name} is {value!r}, not a number")
+        return abs(value)
+
+    dim, image = size("embed_dim"), size("img_size")
+    patch = size("patch_size") or 1
+    for what, needed in (
+        ("blocks", size("depth") * dim * dim * max(1, size("mlp_ratio"))),
+        ("classes", size("num_classes") * dim),
+        ("patches", size("in_chans") * patch * patch * dim),
+        ("positions", (image // patch) ** 2 * dim if "patch_size" in arguments else 0),
+    ):
+        if needed > stored:
+            raise ValueError(f"the {what} that it declares need more than the {stored} weights that it holds")
+
+
+def _is_finite(value):
+    return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
+
+
 def _parse_array(raw):
     """Return the array of a ``.npy`` entry. Its header is believed only as far as the bytes reach."""
     stream = io.BytesIO(raw)
@@ -207,6 +267,8 @@ def _parse_array(raw):
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.hasobject or fortran_order:
         raise ValueError("an entry holds Python objects or is in Fortran order")
+    if dtype.kind not in "biuf":
+        raise ValueError(f"an entry holds {dtype}, not real numbers")
     data = raw[stream.tell() :]
     if len(data) != dtype.itemsize * int(np.prod(shape, dtype=object)):
         raise ValueError("an array is not of the size that its header states")

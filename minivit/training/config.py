@@ -2,13 +2,18 @@
 
 from dataclasses import asdict, dataclass, fields
 
-from minivit.errors import UsageError, suggest
+from minivit.errors import MinivitError, UsageError, suggest
+from minivit.training.json_fields import from_json
 from minivit.training.recipes import get_recipe
 
 DEFAULT_MODEL = "sl_vit"
 DEFAULT_DATA = "shapes10"
 
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = {
+    "adamw": {"lr": 1e-3, "weight_decay": 0.05},
+    "sgd": {"lr": 0.1, "weight_decay": 5e-4},
+}
+"""What an optimiser wants where the recipe's numbers are those of another one."""
 
 FROM_DATA = ("num_classes", "img_size", "in_chans", "seed", "drop_path_rate")
 """Constructor keywords that are no model arguments of a run: the data set or another option gives them."""
@@ -16,10 +21,10 @@ FROM_DATA = ("num_classes", "img_size", "in_chans", "seed", "drop_path_rate")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides the result of a run. Written to ``config.json``, and kept in every
-    ``last.npz``.
+    """Everything that decides the result of a run. Written to ``config.json``, and kept in every ``last.npz``.
 
-    The fields without a comment are those of :class:`~minivit.training.recipes.Recipe`.
+    The fields without a comment are those of :class:`~minivit.training.recipes.Recipe`. A field that is added later
+    gets a default, the behaviour before it: older runs do not have it.
     """
 
     model: str  # name in the model registry
@@ -45,11 +50,25 @@ class TrainConfig:
     repeats: int
     decay_all: bool
     drop_last: bool
-    optimizer: str
+    optimizer: str = "adamw"
 
     def as_dict(self):
         """Return the fields as a dict that JSON can hold."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values):
+        """Return the settings that :meth:`as_dict` gave, perhaps in another version.
+
+        Raises:
+            MinivitError: they are not settings of a run.
+        """
+        config = from_json(cls, values, "the settings")
+        for name in ("epochs", "batch_size", "repeats"):
+            if getattr(config, name) < 1:
+                raise MinivitError(f"among the settings, {name}: {getattr(config, name)} is less than 1")
+        _validate(vars(config))
+        return config
 
 
 def resolve(overrides):
@@ -57,7 +76,8 @@ def resolve(overrides):
 
     Args:
         overrides: field name -> value, only what the user said. A changed ``epochs`` takes the recipe's
-            warm-up along in proportion, unless ``warmup_epochs`` is there too.
+            warm-up along in proportion, unless ``warmup_epochs`` is there too; another ``optimizer`` than the
+            recipe's brings its own ``lr`` and ``weight_decay``.
 
     Returns:
         TrainConfig.
@@ -70,6 +90,8 @@ def resolve(overrides):
     recipe = get_recipe(said.get("recipe"), data)
     values = {f.name: getattr(recipe, f.name, None) for f in fields(TrainConfig)}
     values.update(model=model, data=data, recipe=recipe.name, seed=0, lr=recipe.lr_for(model))
+    if said.get("optimizer", recipe.optimizer) != recipe.optimizer:
+        values.update(OPTIMIZERS.get(said["optimizer"], {}))  # an unknown one is refused below
     if "epochs" in said:
         values["warmup_epochs"] = recipe.warmup_epochs * said["epochs"] / recipe.epochs
     values.update({name: value for name, value in said.items() if name not in ("recipe", "model_args")})

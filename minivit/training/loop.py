@@ -12,8 +12,9 @@ from minivit.data import load_dataset
 from minivit.errors import MinivitError, UsageError
 from minivit.models import create_model
 from minivit.training import checkpoint
-from minivit.training.config import TrainConfig, differences
-from minivit.training.trainer import RunState, Trainer
+from minivit.training.config import differences
+from minivit.training.run_state import RunRecord
+from minivit.training.trainer import Trainer, draw_curves
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,13 @@ def train(config, folder, *, data_dir=None, offline=False, time_budget=None):
     Raises:
         MinivitError: the data cannot be had, files cannot be written, or the loss is no longer finite.
     """
-    try:
-        _try_model(config)
+    with folder.locked():
+        folder.refuse_run()  # another process may have had this folder since it was made
         trainer = Trainer(config, folder, _load(config, data_dir, offline))
-    except BaseException:
-        folder.remove_if_empty()
-        raise
-    folder.write_config(config.as_dict(), trainer.environment)
-    trainer.save_last()  # from here on there is something to resume
-    stopped_by = trainer.run(time_budget)
-    return _result(config, folder, trainer.state, trainer.model.num_parameters(), stopped_by)
+        folder.write_config(config.as_dict(), trainer.environment)
+        trainer.save_last()  # from here on there is something to resume
+        stopped_by = trainer.run(time_budget)
+        return _result(config, folder, trainer.state, trainer.model.num_parameters(), stopped_by)
 
 
 def resume(folder, overrides=None, *, data_dir=None, offline=False, time_budget=None):
@@ -80,26 +78,52 @@ def resume(folder, overrides=None, *, data_dir=None, offline=False, time_budget=
     Raises:
         UsageError: an override is not what the run was started with.
     """
-    saved = checkpoint.read(folder.last)
-    if saved.training is None:
-        raise MinivitError(f"{folder.last} holds weights only, not the state of a run: it cannot be resumed")
-    config, state = TrainConfig(**saved.training["config"]), RunState(**saved.training["state"])
-    changed = differences(config, overrides or {})
-    if changed:
-        raise UsageError(
-            f"a resumed run keeps its settings, but {', '.join(changed)}: drop that, or start a new run"
-        )
-    if state.epoch == config.epochs:
-        return _result(config, folder, state, saved.training["parameters"], stopped_by=None)
-    trainer = Trainer(config, folder, _load(config, data_dir, offline))
-    trainer.restore(saved)
-    stopped_by = trainer.run(time_budget)
-    return _result(config, folder, trainer.state, trainer.model.num_parameters(), stopped_by)
+    with folder.locked():
+        saved = checkpoint.read(folder.last)
+        record = RunRecord.of(saved)
+        config, state = record.config, record.state
+        changed = differences(config, overrides or {})
+        if changed:
+            raise UsageError(
+                f"a resumed run keeps its settings, but {', '.join(changed)}: drop that, or start a new run"
+            )
+        _check_sizes(config, saved)
+        if state.epoch == config.epochs:
+            return _report_finished(folder, record)
+        trainer = Trainer(config, folder, _load(config, data_dir, offline))
+        trainer.restore(saved, record)
+        stopped_by = trainer.run(time_budget)
+        return _result(config, folder, trainer.state, trainer.model.num_parameters(), stopped_by)
 
 
-def _try_model(config):
-    """Find misspelt names before a download. The patch size has to wait for the size of the images."""
+def check_model(config):
+    """Find misspelt names before a folder is made and data are downloaded.
+
+    The patch size has to wait for the size of the images.
+
+    Raises:
+        UsageError: no such model, or it has no such arguments.
+    """
     create_model(config.model, **{key: v for key, v in config.model_args.items() if key != "patch_size"})
+
+
+def _check_sizes(config, saved):
+    """Find settings that are not those of the saved network before memory is taken for another one."""
+    for name, value in {**config.model_args, "img_size": config.img_size}.items():
+        if value and saved.arguments.get(name) != value:  # 0 and None leave the choice to others
+            raise MinivitError(
+                f"{saved.path} holds another network than its settings ask for: {name} is "
+                f"{saved.arguments.get(name)}, not {value}"
+            )
+
+
+def _report_finished(folder, record):
+    """Result of a run that had ended. It may have been killed after its last save: what came next is done here."""
+    if not folder.best.is_file():
+        raise MinivitError(f"the run in {folder.path} is finished, but its {folder.best.name} is gone")
+    folder.write_log(record.state.rows)
+    draw_curves(folder, record.config, record.state.rows)
+    return _result(record.config, folder, record.state, record.parameters, stopped_by=None)
 
 
 def _load(config, data_dir, offline):

@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from minivit.training import checkpoint, report
 from minivit.training.environment import describe_environment
 from minivit.training.evaluation import evaluate
 from minivit.training.optimizers import SGD, AdamW, clip_grad_norm, decay_all, decay_weights
+from minivit.training.run_state import RunRecord, RunState
 from minivit.training.schedules import WarmupCosine
 from minivit.training.signals import StopRequest
 
@@ -27,22 +27,6 @@ SAVE_EVERY = 300.0
 
 INTERRUPT, TIME_BUDGET = "interrupt", "time budget"
 """What can stop a run before its end."""
-
-
-@dataclass
-class RunState:
-    """Where a run stands: with the arrays of model and optimiser, all that changes from step to step."""
-
-    epoch: int = 0  # finished epochs
-    batch: int = 0  # finished batches of the next one, and over these:
-    loss_sum: float = 0.0  # sum of the loss over images
-    images: int = 0  # images seen
-    train_seconds: float = 0.0
-    rows: list = field(default_factory=list)  # the lines of log.jsonl
-    all_images: int = 0  # images seen in the whole run
-    all_train_seconds: float = 0.0  # time in training steps
-    all_seconds: float = 0.0  # and with evaluation
-    best: dict | None = None  # test_top1 and test_top5 of best.npz
 
 
 class Trainer:
@@ -56,7 +40,7 @@ class Trainer:
 
     def __init__(self, config, folder, dataset):
         self.config, self.folder, self.dataset, self.state = config, folder, dataset, RunState()
-        self.environment = describe_environment()
+        self.environment = self.first_environment = describe_environment()
         self.loader = DataLoader(
             dataset.train,
             config.batch_size,
@@ -121,7 +105,7 @@ class Trainer:
                 self.save_last()
             if stopped_by == TIME_BUDGET and self.state.batch > 0:
                 stopped_by = self._test_unfinished_epoch(stop)
-        self._draw_curves()
+        draw_curves(self.folder, self.config, self.state.rows)
         return stopped_by
 
     def _train_epoch(self, stop, deadline):
@@ -152,9 +136,10 @@ class Trainer:
         loss.backward()
         value, self.optimizer.lr = loss.item(), self.schedule(self.step)
         if not math.isfinite(value):
-            self._raise_diverged(f"the loss became {value}")
-        if self.config.clip:
-            clip_grad_norm(self.model.parameters(), self.config.clip)
+            self._raise_diverged(f"the loss became {value}", self.step + 1)
+        norm = clip_grad_norm(self.model.parameters(), self.config.clip or math.inf)
+        if not math.isfinite(norm):
+            self._raise_diverged(f"the norm of the gradient became {norm}", self.step + 1)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return value
@@ -180,6 +165,8 @@ class Trainer:
             d = self.dataset
             measured = evaluate(self.model, d.test, d.mean, d.std, on_batch=on_batch)
         if measured is not None:
+            if not math.isfinite(measured.loss):
+                self._raise_diverged(f"the test loss became {measured.loss}", self.step)
             self.state.all_seconds += measured.seconds
         return measured
 
@@ -219,28 +206,32 @@ class Trainer:
     def _keep_if_best(self, measured):
         """Write best.npz if the network that was measured is better than all before it."""
         if self.state.best is None or measured.top1 > self.state.best["test_top1"]:
-            self._check_weights()
+            self._check_arrays()
             self.state.best = {"test_top1": measured.top1, "test_top5": measured.top5}
             checkpoint.save(self.folder.best, self.model, **self._description())
 
     def save_last(self):
         """Write last.npz: everything that an exact continuation needs."""
-        self._check_weights()
-        training = {
-            "config": self.config.as_dict(),
-            "state": asdict(self.state),
-            "generator": self.model.generator.bit_generator.state,
-            "parameters": self.model.num_parameters(),
-            "train_images": len(self.dataset.train),
-            "environment": self.environment,
-        }
+        self._check_arrays()
+        record = RunRecord(
+            config=self.config,
+            state=self.state,
+            generator=self.model.generator.bit_generator.state,
+            parameters=self.model.num_parameters(),
+            train_images=len(self.dataset.train),
+            environment=self.first_environment,
+        )
         arrays = self.optimizer.state_dict()
         checkpoint.save(
-            self.folder.last, self.model, training=training, optimizer=arrays, **self._description()
+            self.folder.last, self.model, training=record.as_dict(), optimizer=arrays, **self._description()
         )
 
-    def restore(self, saved):
+    def restore(self, saved, record):
         """Take over the state of the checkpoint ``saved``, and write the log that belongs to it.
+
+        Args:
+            saved: a ``Checkpoint``.
+            record: what it says of the run, ``RunRecord.of(saved)``.
 
         Raises:
             MinivitError: it holds another network, or the data set is not the one it was trained on.
@@ -251,17 +242,26 @@ class Trainer:
                 f"{saved.path} holds another network, {saved.architecture} with {saved.arguments}, than its "
                 f"settings and the data set ask for, {self.model.architecture} with {built}"
             )
-        if saved.training["train_images"] != len(self.dataset.train):
+        if record.train_images != len(self.dataset.train):
             raise MinivitError(
                 f"the data set has changed: {len(self.dataset.train)} training images, where the run started "
-                f"with {saved.training['train_images']}"
+                f"with {record.train_images}"
             )
-        self.model.load_state_dict(saved.weights)
-        self.model.generator.bit_generator.state = saved.training["generator"]
-        self.optimizer.load_state_dict(saved.optimizer)
-        self.state = RunState(**saved.training["state"])
+        self.state = record.state
+        try:
+            self.model.load_state_dict(saved.weights)
+            self.optimizer.load_state_dict(saved.optimizer)
+            self.model.generator.bit_generator.state = record.generator
+            if self.optimizer.steps != self.step or self.state.batch > len(self.loader):
+                raise ValueError(f"{self.optimizer.steps} steps were taken, but it stands after step {self.step}")
+        except (MinivitError, ValueError, TypeError, KeyError, OverflowError) as error:
+            raise MinivitError(f"{saved.path} cannot be resumed: its state is damaged: {error}") from error
+        if self.state.best is not None and not self.folder.best.is_file():
+            report.note(f"note: {self.folder.best} is gone; the best epoch from here on takes its place")
+            self.state.best = None
         self.folder.write_log(self.state.rows)
-        before, now = saved.training["environment"], self.environment
+        self.first_environment = before = record.environment
+        now = self.environment
         changed = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
         if changed:
             report.note(
@@ -273,18 +273,24 @@ class Trainer:
         d = self.dataset
         return {"data": d.name, "class_names": d.class_names, "mean": d.mean, "std": d.std}
 
-    def _check_weights(self):
+    def _check_arrays(self):
         """A step can leave NaN behind though its loss was finite: never save that over a good checkpoint."""
-        if any(not np.isfinite(p.data).all() for p in self.model.parameters()):
-            self._raise_diverged("the weights are no longer finite")
+        if self._first_not_finite() is not None:
+            self._raise_diverged("the weights or the optimiser's averages are no longer finite", self.step)
 
-    def _raise_diverged(self, what):
+    def _first_not_finite(self):
+        """Name of the first array that holds inf or NaN, or None."""
         named = list(self.model.named_parameters())
         arrays = [(f"parameter {name}", p.data) for name, p in named]
         arrays += [(f"gradient of {name}", p.grad) for name, p in named if p.grad is not None]
-        first = next((name for name, array in arrays if not np.isfinite(array).all()), "an activation")
+        arrays += [(f"{slot} of {name}", a) for slot, own in self.optimizer.state.items() for name, a in own.items()]
+        return next((name for name, array in arrays if not np.isfinite(array).all()), None)
+
+    def _raise_diverged(self, what, step):
+        """Report what happened in the step of that number, counted from 1."""
+        first = self._first_not_finite() or "an intermediate result"
         raise MinivitError(
-            f"{what} at step {self.step} (epoch {self.state.epoch + 1}, learning rate "
+            f"{what} at step {step} (epoch {(step - 1) // len(self.loader) + 1}, learning rate "
             f"{self.optimizer.lr:.3g}); first that is not finite: {first}. {self.folder.last} keeps the last "
             "good state; try a lower --lr"
         )
@@ -301,10 +307,12 @@ class Trainer:
             lines.append(f"resumed after step {self.step:,}")
         report.print_header(*lines)
 
-    def _draw_curves(self):
-        if not self.state.rows:
-            return
-        try:
-            save_curves(self.folder.curves, self.state.rows, f"{self.config.model} on {self.config.data}")
-        except MinivitError as error:
-            report.note(f"note: no {self.folder.curves.name}: {error}")  # a picture is no reason to fail
+
+def draw_curves(folder, config, rows):
+    """Draw ``curves.png``; a picture that cannot be drawn is no reason to fail."""
+    if not rows:
+        return
+    try:
+        save_curves(folder.curves, rows, f"{config.model} on {config.data}")
+    except MinivitError as error:
+        report.note(f"note: no {folder.curves.name}: {error}")

@@ -122,6 +122,26 @@ def test_flip_alone_keeps_or_mirrors():
     assert 8 < mirrored.sum() < 32
 
 
+def test_augmentation_equals_a_loop_and_leaves_the_split_alone():
+    """The draws come in the order flips, rows, columns: a change of it would change every run."""
+    split = noisy()
+    before = split.images.copy()
+    settings = {"shuffle": True, "flip": True, "crop_padding": 2, "seed": 3, **PLAIN}
+    batches = list(DataLoader(split, 16, **settings).epoch(1))
+    order = np.random.default_rng([0, 3, 1, 0]).permutation(40)
+    for index, (images, labels) in enumerate(batches):
+        chosen = order[16 * index : 16 * index + 16]
+        assert np.array_equal(labels, chosen)
+        rng = np.random.default_rng([1, 3, 1, index])
+        mirrored = rng.random(len(chosen)) < 0.5
+        top, left = rng.integers(0, 5, (2, len(chosen)))
+        for result, number, mirror, row, column in zip(images, chosen, mirrored, top, left):
+            image = before[number][:, :, ::-1] if mirror else before[number]
+            padded = np.pad(image, ((0, 0), (2, 2), (2, 2)))[:, row : row + 8, column : column + 8]
+            np.testing.assert_allclose(result, padded / 255, rtol=0, atol=1e-6)
+    assert np.array_equal(split.images, before)
+
+
 def test_a_consumer_that_stops_early_leaves_no_thread():
     loader = DataLoader(numbered(100), 1, **PLAIN)
     batches = loader.epoch(0)

@@ -1,7 +1,9 @@
 """Names, limits and places: what load_dataset promises before it opens a file."""
 
+import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from minivit.data import DATASETS, Dataset, Split, load_dataset, resolve_data_dir
 from minivit.data.cifar import CIFAR10, CIFAR100
 from minivit.data.tiny_imagenet import ARCHIVE
-from minivit.errors import UsageError
+from minivit.errors import MinivitError, UsageError
 
 
 def test_the_data_sets_have_descriptions():
@@ -52,6 +54,36 @@ def test_the_data_folder(monkeypatch):
     assert resolve_data_dir() == Path("elsewhere")
     assert resolve_data_dir("given") == Path("given")
     assert resolve_data_dir("~/given") == Path.home() / "given"
+
+
+@contextmanager
+def without_privileges():
+    """Root may read everything: be a user without rights for a while."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "tiny_imagenet", "folder:locked"])
+def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch, name, mode):
+    (tmp_path / "locked" / "train").mkdir(parents=True)
+    (tmp_path / "locked").chmod(mode)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    try:
+        with without_privileges(), pytest.raises(MinivitError) as error:
+            load_dataset(name, "locked", offline=True)
+    finally:
+        (tmp_path / "locked").chmod(0o755)
+    assert "\n" not in str(error.value)
+    assert "locked" in str(error.value)
+    assert "Permission denied" in str(error.value)
 
 
 def test_the_data_folders_readme_names_every_download():

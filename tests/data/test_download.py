@@ -2,12 +2,15 @@
 
 import hashlib
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
-from minivit.data.download import RemoteFile, obtain
+from minivit.data import download
+from minivit.data.download import RemoteFile, note_checksum, obtain
 from minivit.errors import MinivitError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -22,6 +25,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests = []  # (path, value of the Range header)
+        self.gate = threading.Event()  # what "slow" waits for before the second half
         thread = threading.Thread(target=self.serve_forever, args=(0.01,))
         thread.start()
         self.thread = thread
@@ -64,6 +68,10 @@ class Handler(BaseHTTPRequestHandler):
             body = body[:100_000]
         if behaviour == "always cut":
             body = body[:0]
+        if behaviour == "slow":
+            self.wfile.write(body[:100_000])
+            self.server.gate.wait(10)
+            body = body[100_000:]
         self.wfile.write(body)
 
 
@@ -102,8 +110,66 @@ def test_what_is_there_is_not_fetched_again(tmp_path, server):
     assert server.requests == [] and notes == []
     (tmp_path / "data.bin").write_bytes(b"other")
     assert fetch(tmp_path, server.url("fine"), notes=notes).read_bytes() == b"other"
-    assert server.requests == []
-    assert len(notes) == 1 and "checksum" in notes[0]
+    assert server.requests == [] and notes == []
+
+
+def test_another_checksum_is_remarked_on(tmp_path):
+    notes = []
+    remote = RemoteFile("data.bin", (), DIGEST)
+    path = tmp_path / "data.bin"
+    path.write_bytes(CONTENT)
+    note_checksum(remote, path, notes.append)
+    assert notes == []
+    path.write_bytes(b"other")
+    note_checksum(remote, path, notes.append)
+    assert notes == [f"note: the checksum of {path} is not the official one; using the file as it is"]
+
+
+@pytest.mark.skipif(download.fcntl is None, reason="this system has no locks of this kind")
+def test_of_two_downloads_at_once_one_waits_for_the_other(tmp_path, server):
+    notes = []
+
+    def note(message):
+        notes.append(message)
+        server.gate.set()  # once the second has found the lock taken, the first may end
+
+    remote = RemoteFile("data.bin", (server.url("slow"),), DIGEST)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(obtain, remote, tmp_path, offline=False, note=lambda message: None)
+        while not server.requests and not first.done():
+            time.sleep(0.01)
+        second = threads.submit(obtain, remote, tmp_path, offline=False, note=note)
+        assert first.result() == second.result() == tmp_path / "data.bin"
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
+    assert server.requests == [("slow", None)]
+    assert notes == [f"note: waiting for another download into {tmp_path}"]
+    assert names(tmp_path) == ["data.bin"]
+
+
+@pytest.mark.parametrize("outcome", ["the part is gone", "a reason"])
+def test_without_locks_a_quicker_process_is_not_a_failure(tmp_path, server, monkeypatch, outcome):
+    def overtaken(url, part, expected):
+        (tmp_path / "data.bin").write_bytes(CONTENT)
+        if outcome == "a reason":
+            return outcome
+        raise FileNotFoundError(outcome)
+
+    monkeypatch.setattr(download, "fcntl", None)
+    monkeypatch.setattr(download, "_download_from", overtaken)
+    notes = []
+    assert fetch(tmp_path, server.url("fine"), notes=notes).read_bytes() == CONTENT
+    assert len(notes) == 1 and notes[0].startswith("downloading")
+
+
+def test_a_disk_without_locks_is_no_obstacle(tmp_path, server, monkeypatch):
+    if download.fcntl is None:
+        pytest.skip("this system has no locks of this kind")
+
+    def refuse(descriptor, operation):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(download.fcntl, "flock", refuse)
+    assert fetch(tmp_path, server.url("fine")).read_bytes() == CONTENT
 
 
 def test_a_cut_connection_is_resumed(tmp_path, server):

@@ -5,12 +5,13 @@ import json
 import os
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minivit.data import load_dataset
-from minivit.data.decoded import ImageFile, Listing, fingerprint, load_decoded
+from minivit.data.decoded import ImageFile, Listing, fingerprint, load_decoded, read_file
 from minivit.data.images import decode
 from minivit.errors import MinivitError, UsageError
 
@@ -167,6 +168,14 @@ def test_a_damaged_cache_is_built_again(tmp_path, file, damage):
     assert load_cached(tmp_path, [7, 8]).train.images[0, 0, 0, 0] == 7
 
 
+def test_an_abandoned_build_is_cleared_away(tmp_path):
+    for name in (".key-4-abcd_123", ".key-4-abcd_123-stale"):
+        (tmp_path / "decoded" / name).mkdir(parents=True)
+        os.utime(tmp_path / "decoded" / name, (0, 0))
+    load_cached(tmp_path, [1, 2])
+    assert [path.name for path in (tmp_path / "decoded").iterdir()] == ["key-4"]
+
+
 def test_a_label_out_of_range_is_noticed(tmp_path):
     load_cached(tmp_path, [1, 2])
     np.save(tmp_path / "decoded" / "key-4" / "train_labels.npy", np.array([0, 2]))
@@ -219,19 +228,60 @@ def test_no_place_for_the_cache(tmp_path, monkeypatch):
         load_cached(tmp_path / "none", [1, 2])
 
 
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    """With a limit on the size of a file in the place of a full disk: the second image does not fit."""
+    resource = pytest.importorskip("resource", reason="needs POSIX limits")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(MinivitError) as error:
+            load_cached(tmp_path, [1, 2, 3], img_size=160)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "decoded images cannot be kept" in str(error.value) and "free some space" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert list((tmp_path / "decoded").iterdir()) == []
+
+
+def test_the_file_of_images_grows_as_they_are_decoded(tmp_path, monkeypatch):
+    """Made at its full length at once, it would have holes, and a full disk would be noticed too late."""
+    sizes = []
+
+    def watched(content, img_size, where):
+        sizes.append([path.stat().st_size for path in tmp_path.glob("decoded/.key-*/train_images.npy")])
+        return decode(content, img_size, where)
+
+    monkeypatch.setattr("minivit.data.decoded.decode", watched)
+    data = load_cached(tmp_path, [1, 2], img_size=160)
+    assert len(sizes[0]) == 1 and sizes[0][0] < 3 * 160 * 160
+    assert data.train.images[:, 2, 159, 159].tolist() == [1, 2]
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(MinivitError, match=r"gone\.png cannot be read \(No such file or directory\)"):
+        read_file(tmp_path / "gone.png")
+
+
 def test_a_fingerprint_notices_names_sizes_and_times(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"1")
     os.utime(path, ns=(5, 5))
-    prints = [fingerprint([path]), fingerprint([path])]
+    prints = [fingerprint(tmp_path, ["a"]), fingerprint(tmp_path, ["a"])]
     os.utime(path, ns=(5, 6))
-    prints.append(fingerprint([path]))
+    prints.append(fingerprint(tmp_path, ["a"]))
     path.write_bytes(b"12")
     os.utime(path, ns=(5, 6))
-    prints.append(fingerprint([path]))
-    other = path.rename(tmp_path / "b")
-    prints.append(fingerprint([other]))
+    prints.append(fingerprint(tmp_path, ["a"]))
+    path.rename(tmp_path / "b")
+    prints.append(fingerprint(tmp_path, ["b"]))
     assert prints[0] == prints[1] and len(set(prints)) == 4
+
+
+def test_a_fingerprint_does_not_depend_on_how_the_folder_is_written(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a").write_bytes(b"1")
+    monkeypatch.chdir(tmp_path)
+    assert fingerprint(tmp_path / "photos", ["a"]) == fingerprint(Path("photos"), ["a"])
 
 
 # folder:PATH
@@ -317,6 +367,15 @@ def test_a_new_image_is_noticed(tmp_path, cache):
     assert len(load(root, cache).train) == 2
     (root / "dog" / "5.png").write_bytes(encoded(np.full((4, 4, 3), 5, np.uint8)))
     assert len(load(root, cache).train) == 3
+
+
+def test_a_relative_and_an_absolute_path_share_a_cache(tmp_path, cache, monkeypatch):
+    root = fill(tmp_path / "photos", cat=[1, 2], dog=[3, 4])
+    monkeypatch.chdir(tmp_path)
+    first = load("photos", "cache")
+    monkeypatch.setattr("minivit.data.decoded.decode", lambda *arguments: pytest.fail("decoded again"))
+    for path in (root, "./photos", "photos/"):
+        assert values(load(path, cache).train) == values(first.train)
 
 
 def test_limits_apply(tmp_path, cache):

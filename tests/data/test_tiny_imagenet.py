@@ -1,6 +1,7 @@
 """Tiny-ImageNet from a small zip and folder of that layout, and from the real slice where it is at hand."""
 
 import io
+import sys
 import zipfile
 
 import numpy as np
@@ -77,6 +78,47 @@ def test_a_zip_file(tmp_path, name):
     assert {path.name for path in tmp_path.iterdir()} == {name, "decoded"}
 
 
+def test_a_slice_is_called_one_each_time(tmp_path):
+    notes = []
+    path = tmp_path / "tiny-imagenet-200-subset.zip"
+    write_zip(path, official())
+    load(tmp_path, notes, limit_train=2)
+    load(tmp_path, notes)
+    remark = f"note: {path} is a slice of Tiny-ImageNet with 6 training images; the whole data set is https://"
+    assert len(notes) == 2 and all(note.startswith(remark) for note in notes)
+
+
+def test_the_whole_archive_comes_before_a_slice(tmp_path):
+    write_zip(tmp_path / "tiny-imagenet-200.zip", official(per_class=3))
+    write_zip(tmp_path / "tiny-imagenet-200-subset.zip", official())
+    assert len(load(tmp_path).train) == 9
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+def test_a_relative_and_an_absolute_path_share_a_cache(tmp_path, monkeypatch, write):
+    write(tmp_path if write is write_folder else tmp_path / "tiny-imagenet-200.zip", official())
+    monkeypatch.chdir(tmp_path.parent)
+    check(load(tmp_path.name))
+    monkeypatch.setattr("minivit.data.decoded.decode", lambda *arguments: pytest.fail("decoded again"))
+    check(load(tmp_path))
+
+
+def test_without_pillow_nothing_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setattr("minivit.data.download._fetch", lambda *arguments: pytest.fail("downloaded"))
+    notes = []
+    with pytest.raises(MinivitError, match=r'pip install "minivit\[images\]"'):
+        load_dataset("tiny_imagenet", tmp_path, note=notes.append)
+    assert notes == [] and list(tmp_path.iterdir()) == []
+
+
+def test_without_pillow_what_was_decoded_is_still_read(tmp_path, monkeypatch):
+    write_zip(tmp_path / "tiny-imagenet-200.zip", official())
+    load(tmp_path)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    check(load(tmp_path))
+
+
 def test_a_folder_comes_before_the_archives(tmp_path):
     notes = []
     write_folder(tmp_path, official())
@@ -128,10 +170,12 @@ def remove(*starts):
 @pytest.mark.parametrize("write", [write_folder, write_zip])
 def test_what_is_missing_or_damaged_is_one_line(tmp_path, alter, message, write):
     write(tmp_path if write is write_folder else tmp_path / "tiny-imagenet-200.zip", alter(official()))
+    notes = []
     with pytest.raises(MinivitError) as error:
-        load(tmp_path)
+        load(tmp_path, notes)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+    assert notes == []  # nothing about a checksum beside it
     assert not list(tmp_path.glob("decoded/*/manifest.json"))
 
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -210,13 +211,83 @@ def test_newer_formats_are_refused(path):
 
 @pytest.mark.parametrize(
     "values",
-    [{"format": "other"}, {"version": "one"}, {"arguments": 3}, {"architecture": "sl_vitt"},
-     {"arguments": {"depht": 1}}, {"architecture": None}, {"arguments": KEYWORDS | {"depth": 2}},
-     {"arguments": KEYWORDS | {"embed_dim": 12}}],
+    [{"format": "other"}, {"version": "one"}, {"version": 0}, {"version": True}, {"arguments": 3},
+     {"architecture": "sl_vitt"}, {"architecture": None}, {"architecture": ["sl_vit"]}, {"architecture": {}},
+     {"data": 5}, {"class_names": "abc"}, {"class_names": ["cat", "dog"]}, {"class_names": [1, 2, 3]},
+     {"mean": ["a", "b", "c"]}, {"mean": [0.5, 0.5]}, {"mean": 0.5}, {"mean": [0.5, 0.5, float("nan")]},
+     {"std": [0.1, 0.0, 0.1]}, {"std": [1, 1, 10**400]}, {"training": 7}],
 )  # fmt: skip
 def test_metadata_that_makes_no_sense_is_refused(path, values):
     edit_metadata(path, **values)
     assert_refused(path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"depht": 1}, {"depth": 2}, {"embed_dim": 12}, {"embed_dim": "8"}, {"embed_dim": None}, {"embed_dim": -8},
+     {"embed_dim": 0}, {"depth": True}, {"depth": 1.5}, {"num_classes": None}, {"num_classes": 3.0}, {"seed": -1},
+     {"seed": 1}, {"name": "vit"}, {"num_heads": [2]}, {"drop_rate": {}}, {"norm_eps": float("nan")},
+     {"mlp_ratio": 1e400}, {"patch_size": 0}],
+)  # fmt: skip
+def test_arguments_that_make_no_sense_are_refused(model, path, changed):
+    edit_metadata(path, arguments=model.arguments | changed)
+    assert_refused(path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"embed_dim": 10**9}, {"depth": 10**9}, {"num_classes": 10**9}, {"in_chans": 10**9}, {"num_heads": 10**9},
+     {"img_size": 4 * 10**6}, {"img_size": 10**9, "patch_size": 10**9}, {"mlp_ratio": 999.0},
+     {"embed_dim": 10**200}, {"embed_dim": 500, "num_heads": 1}],
+)  # fmt: skip
+def test_sizes_that_the_weights_cannot_have_take_no_memory(model, path, changed):
+    edit_metadata(path, arguments=model.arguments | changed, class_names=[], mean=None, std=None)
+    tracemalloc.start()
+    try:
+        assert_refused(path)
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_arguments_without_classes_are_refused(model, path):
+    edit_metadata(path, arguments={k: v for k, v in model.arguments.items() if k != "num_classes"})
+    assert_refused(path, "num_classes")
+
+
+@pytest.mark.parametrize("name", ["architecture", "arguments", "data", "class_names", "mean", "std", "training"])
+def test_nothing_may_be_missing(path, name):
+    def change(entries):
+        metadata = json.loads(entries["metadata.json"])
+        del metadata[name]
+        entries["metadata.json"] = json.dumps(metadata)
+
+    rewrite(path, change)
+    assert_refused(path, "damaged")
+
+
+@pytest.mark.parametrize("dtype", ["U3", "S3", "c8", "M8[s]", [("a", "f4")]])
+def test_arrays_of_other_things_than_numbers_are_refused(path, dtype):
+    raw = io.BytesIO()
+    np.lib.format.write_array(raw, np.zeros(3, dtype))
+    rewrite(path, lambda entries: entries.update({"model/head.bias.npy": raw.getvalue()}))
+    assert_refused(path, "not real numbers")
+
+
+def test_nothing_that_is_no_number_is_written(model, tmp_path):
+    with pytest.raises(ValueError):
+        checkpoint.save(tmp_path / "a.npz", model, training={"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_model_fits_its_own_sizes(tmp_path):
+    for name in minivit.list_models():
+        checkpoint.save(tmp_path / "a.npz", minivit.create_model(name))
+        assert minivit.load(tmp_path / "a.npz").architecture == name
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    assert_refused(tmp_path / ("x" * 300), "cannot read", "File name too long")
 
 
 def test_missing_weights_are_refused(path):

@@ -17,7 +17,7 @@ from minivit.training.config import resolve
 from minivit.training.evaluation import Evaluation, count_hits, evaluate
 from minivit.training.optimizers import AdamW, clip_grad_norm, decay_all, decay_weights
 from minivit.training.run_folder import RunFolder
-from minivit.training.signals import StopRequest
+from minivit.training.signals import HANG_UP, StopRequest
 
 STEPS = 3  # in an epoch of the settings below
 SETTINGS = {
@@ -141,6 +141,13 @@ def test_best_holds_the_weights_of_the_best_epoch(start):
     assert best.training is None and best.optimizer == {}
     measured = evaluate(best.build(), make_blobs().test, best.mean, best.std)
     assert measured.top1 == pytest.approx(result.test_top1)
+
+
+def test_sgd_learns_by_its_own_defaults(start):
+    folder, result = start(optimizer="sgd", epochs=8, drop_path=0.0)
+    rows = [json.loads(line) for line in folder.log.read_text().splitlines()]
+    assert rows[-1]["train_loss"] < 0.8 * rows[0]["train_loss"]
+    assert result.test_top1 >= 80  # chance is 33
 
 
 def test_sgd_trains_and_resumes_exactly(start):
@@ -296,6 +303,44 @@ def test_resuming_a_finished_run_reports_it(start, monkeypatch):
     assert folder.last.read_bytes() == before
 
 
+def test_a_run_that_was_killed_after_its_last_save(start, tmp_path, monkeypatch):
+    """All steps are done and saved: the log and the picture are not."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(self, row, append_log=RunFolder.append_log):
+        if row["epoch"] == 3:
+            raise Killed
+        append_log(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append_log", die)
+        with pytest.raises(Killed):
+            start()
+    folder, drawn = RunFolder.existing(tmp_path / "run"), []
+    assert len(folder.log.read_text().splitlines()) == 2
+    monkeypatch.setattr(trainer, "save_curves", lambda path, rows, title: drawn.append((path, rows)))
+    result = loop.resume(folder)
+    rows = checkpoint.read(folder.last).training["state"]["rows"]
+    assert [json.loads(line) for line in folder.log.read_text().splitlines()] == rows and len(rows) == 3
+    assert drawn == [(folder.curves, rows)]
+    assert (result.epochs, result.stopped_by) == (3, None)
+    folder.best.unlink()
+    with pytest.raises(MinivitError, match=r"is finished, but its best\.npz is gone"):
+        loop.resume(folder)
+
+
+def test_best_that_is_gone_is_written_anew(start, capsys):
+    folder, _ = start(time_budget=1e-9)
+    folder.best.unlink()
+    result = loop.resume(folder)
+    assert "best.npz is gone" in capsys.readouterr().err
+    best = checkpoint.read(folder.best)
+    measured = evaluate(best.build(), make_blobs().test, best.mean, best.std)
+    assert measured.top1 == pytest.approx(result.test_top1)
+
+
 def test_settings_may_be_repeated_but_not_changed(start):
     folder, _ = start()
     loop.resume(folder, {"epochs": 3, "model": "sl_vit"})
@@ -326,10 +371,44 @@ class TestForeignCheckpoints:
         with pytest.raises(MinivitError, match="the data set has changed: 34 training images.* 26"):
             loop.resume(folder)
 
-    def test_another_environment_is_noted(self, folder, capsys, monkeypatch):
-        monkeypatch.setattr(trainer, "describe_environment", lambda: {"threads": 77})
+    def test_another_environment_is_noted_each_time(self, folder, capsys, monkeypatch):
+        first = checkpoint.read(folder.last).training["environment"]
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "describe_environment", lambda: {"threads": 77})
+            for _ in range(2):
+                loop.resume(folder, time_budget=1e-9)
+                assert f"the last bits may differ: threads {first['threads']} -> 77\n" in capsys.readouterr().err
+        assert checkpoint.read(folder.last).training["environment"] == first
         loop.resume(folder)
-        assert "the last bits may differ: threads" in capsys.readouterr().err
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize(
+        "change, words",
+        [
+            (lambda t: t["config"]["model_args"].update(depth=10**9), "depth is 2, not 1000000000"),
+            (lambda t: t["config"].update(img_size=10**6), "img_size is 8, not 1000000"),
+            (lambda t: t["generator"].update(bit_generator="MT19937"), "its state is damaged"),
+            (lambda t: t.update(generator={}), "its state is damaged"),
+            (lambda t: t["generator"]["state"].update(state="x"), "its state is damaged"),
+            (lambda t: t["state"].update(batch=2), "1 steps were taken, but it stands after step 2"),
+            (lambda t: t.clear(), "no JSON object for the settings"),
+        ],
+    )
+    def test_a_damaged_state(self, folder, change, words):
+        saved = checkpoint.read(folder.last)
+        change(saved.training)
+        checkpoint.save(folder.last, saved.build(), training=saved.training, optimizer=saved.optimizer)
+        with pytest.raises(MinivitError, match=words) as error:
+            loop.resume(folder)
+        assert str(folder.last) in str(error.value) and "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("steps", [np.array([1]), np.array(7)])
+    def test_a_damaged_optimiser(self, folder, steps):
+        saved = checkpoint.read(folder.last)
+        optimizer = saved.optimizer | {"steps": steps}
+        checkpoint.save(folder.last, saved.build(), training=saved.training, optimizer=optimizer)
+        with pytest.raises(MinivitError, match="its state is damaged"):
+            loop.resume(folder)
 
 
 class TestDivergence:
@@ -338,7 +417,7 @@ class TestDivergence:
             start(lr=1e30, clip=0.0, warmup_epochs=0)
         message = str(error.value)
         last = tmp_path / "run" / "last.npz"
-        assert "the loss became nan at step 1 (epoch 1, learning rate" in message
+        assert "the loss became nan at step 2 (epoch 1, learning rate" in message
         assert "parameter " in message or "gradient of " in message
         assert str(last) in message and "lower --lr" in message and "\n" not in message
         saved = checkpoint.read(last)
@@ -352,10 +431,48 @@ class TestDivergence:
 
         monkeypatch.setattr(trainer.AdamW, "step", poison)
         monkeypatch.setattr(trainer, "SAVE_EVERY", save_every)
-        with pytest.raises(MinivitError, match="weights are no longer finite at step 1 .*parameter norm.bias"):
+        what = "averages are no longer finite" if save_every == 0 else "the test loss became nan"
+        with pytest.raises(MinivitError, match=rf"{what} at step 1 \(epoch 1,.*parameter norm.bias"):
             start(batch_size=26)  # one step in an epoch
         assert not (tmp_path / "run" / "best.npz").exists()
         assert np.isfinite(checkpoint.read(tmp_path / "run" / "last.npz").weights["norm.bias"]).all()
+
+    @pytest.mark.parametrize("clip", [0.0, 1.0])
+    def test_a_gradient_that_is_not_finite_is_never_applied(self, start, tmp_path, monkeypatch, clip):
+        seen = []
+
+        def spoil(parameters, max_norm):
+            parameters = list(parameters)
+            seen.append(parameters)
+            if len(seen) == STEPS + 1:  # the first step of the second epoch
+                parameters[-1].grad[0] = np.inf
+            return clip_grad_norm(parameters, max_norm)
+
+        monkeypatch.setattr(trainer, "clip_grad_norm", spoil)
+        with pytest.raises(
+            MinivitError, match=r"gradient became inf at step 4 \(epoch 2,.*finite: gradient of head\.bias\. "
+        ):
+            start(clip=clip)
+        assert all(np.isfinite(p.data).all() for p in seen[-1])
+        assert checkpoint.read(tmp_path / "run" / "last.npz").training["state"]["epoch"] == 1
+
+    def test_averages_that_are_not_finite_are_never_saved(self, start, tmp_path, monkeypatch):
+        step = trainer.AdamW.step
+
+        def poison(self):
+            step(self)
+            if self.steps == STEPS:
+                self.state["exp_avg_sq"]["head.bias"][0] = np.inf
+
+        monkeypatch.setattr(trainer.AdamW, "step", poison)
+        with pytest.raises(MinivitError, match=r"at step 3 \(epoch 1,.*finite: exp_avg_sq of head\.bias\. "):
+            start()
+        assert checkpoint.read(tmp_path / "run" / "last.npz").training["state"]["epoch"] == 0
+
+    def test_a_test_loss_that_is_not_finite_stops_the_run(self, start, monkeypatch):
+        monkeypatch.setattr(trainer, "evaluate", lambda *a, **k: Evaluation(math.inf, 10.0, 90.0, 10, 0.1))
+        with pytest.raises(MinivitError, match=r"the test loss became inf at step 3 \(epoch 1,"):
+            start()
 
 
 def test_without_matplotlib_there_is_a_note_and_no_picture(start, pictures, capsys, monkeypatch):
@@ -428,6 +545,22 @@ class TestSignals:
         assert signal.getsignal(signal.SIGINT) is before
         assert "once more stops at once" in capfd.readouterr().err
 
+    @pytest.mark.skipif(HANG_UP is None, reason="no SIGHUP here")
+    def test_a_closed_terminal_asks_and_never_kills(self):
+        before = signal.signal(HANG_UP, signal.SIG_DFL)
+        try:
+            with StopRequest() as stop:
+                for _ in range(3):
+                    os.kill(os.getpid(), HANG_UP)
+                assert stop.requested
+            assert signal.getsignal(HANG_UP) is signal.SIG_DFL
+            signal.signal(HANG_UP, signal.SIG_IGN)  # as nohup does
+            with StopRequest() as stop:
+                os.kill(os.getpid(), HANG_UP)
+                assert not stop.requested
+        finally:
+            signal.signal(HANG_UP, before)
+
 
 class TestRunFolder:
     def test_default_folders_are_numbered(self, tmp_path, monkeypatch):
@@ -445,12 +578,69 @@ class TestRunFolder:
         for name in ("runs/a", "runs/b", "runs/c"):
             start(name, epochs=1, model={"runs/a": "vit"}.get(name, "sl_vit"))
         os.utime("runs/b/last.npz", (2e9, 2e9))
-        (tmp_path / "runs/b/config.json.tmp").touch()
         assert str(RunFolder.newest().path) == str(RunFolder.newest("sl_vit", "blobs").path) == "runs/b"
         assert str(RunFolder.newest("vit").path) == "runs/a"
-        assert not (tmp_path / "runs/b/config.json.tmp").exists()
         with pytest.raises(MinivitError, match="no run of vit of shapes10 below runs/"):
             RunFolder.newest("vit", "shapes10")
+
+    @pytest.mark.parametrize("damaged", [b"{", b"[]", b"{}", b"\xff", None])
+    def test_newest_with_a_damaged_config(self, start, tmp_path, monkeypatch, capsys, damaged):
+        monkeypatch.chdir(tmp_path)
+        for name in ("runs/a", "runs/b"):
+            start(name, epochs=1)
+        os.utime("runs/b/last.npz", (2e9, 2e9))
+        folder = RunFolder("runs/b")
+        folder.config.write_bytes(damaged) if damaged else folder.config.unlink()
+        capsys.readouterr()
+        assert str(RunFolder.newest().path) == "runs/b"  # last.npz says all that is needed
+        assert capsys.readouterr().err == ""
+        assert str(RunFolder.newest("sl_vit").path) == "runs/a"
+        assert "passing over runs/b, whose config.json is missing or damaged" in capsys.readouterr().err
+        assert folder.threads() is None
+
+    def test_the_user_s_own_files_stay(self, start, tmp_path):
+        (tmp_path / "run").mkdir()
+        mine = {tmp_path / "run" / name for name in ("notes.tmp", ".lock", "probe.tmp")}
+        for file in mine:
+            file.write_text("mine")
+        folder, _ = start(time_budget=1e-9)
+        loop.resume(folder)
+        assert {file.read_text() for file in mine} == {"mine"}
+
+    @pytest.mark.parametrize("model", ["sl_vit", "sl_vitt"])
+    def test_a_folder_of_the_user_is_never_removed(self, start, tmp_path, model):
+        (tmp_path / "own").mkdir()
+        for name in ("own", "own/a/b"):
+            with pytest.raises(UsageError):
+                start(name, model=model, batch_size=1000)
+        assert list(tmp_path.rglob("*")) == [tmp_path / "own"]
+
+    def test_a_run_that_is_going(self, start, monkeypatch):
+        folder, _ = start(time_budget=1e-9)
+        before = folder.last.read_bytes()
+        with folder.locked(), pytest.raises(MinivitError, match=r"this run is still going \(pid \d+\)"):
+            loop.resume(RunFolder.existing(folder.path))
+        assert folder.last.read_bytes() == before
+
+    def test_a_run_that_another_process_began_meanwhile(self, start, tmp_path):
+        config = resolve(SETTINGS)
+        late = RunFolder.create(tmp_path / "run", config.model, config.data)
+        folder, _ = start()
+        before = folder.last.read_bytes()
+        with pytest.raises(UsageError, match="holds a run already"):
+            loop.train(config, late)
+        assert folder.last.read_bytes() == before
+
+    def test_long_names(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        made = [RunFolder.create(None, "vit", "folder:" + "\u732b" * 300).path for _ in range(2)]
+        assert [path.is_dir() for path in made] == [True, True]
+        for name in ("x" * 300, "a/b/" + "x" * 300):
+            with pytest.raises(MinivitError, match="cannot write to the folder .*File name too long"):
+                RunFolder.create(name, "vit", "blobs")
+        with pytest.raises(MinivitError, match="cannot read .*File name too long"):
+            RunFolder.existing("x" * 300)
+        assert not (tmp_path / "a").exists()
 
     def test_nothing_to_resume(self, tmp_path):
         with pytest.raises(MinivitError, match="nothing to resume: there is no"):

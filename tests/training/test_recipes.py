@@ -5,7 +5,7 @@ import json
 import pytest
 
 from minivit.errors import UsageError
-from minivit.training.config import TrainConfig, differences, resolve
+from minivit.training.config import OPTIMIZERS, TrainConfig, differences, resolve
 from minivit.training.recipes import RECIPES, get_recipe
 
 
@@ -35,7 +35,7 @@ def test_small_data_is_the_paper():
     assert get_recipe("small_data", "cifar100").lr_for("sl_pit") == 0.001
 
 
-@pytest.mark.parametrize("data, recipe", [("shapes10", "quick"), ("shapes100", "quick"), ("cifar10", "small_data")])
+@pytest.mark.parametrize("data, recipe", [("shapes10", "shapes"), ("shapes100", "shapes"), ("cifar10", "small_data")])
 def test_default_recipe(data, recipe):
     assert resolve({"data": data}).recipe == recipe
 
@@ -51,9 +51,19 @@ def test_warmup_scales_with_the_epochs():
     assert resolve({"data": "cifar100", "epochs": 30, "warmup_epochs": 5}).warmup_epochs == 5
 
 
+def test_an_optimiser_brings_its_own_defaults():
+    sgd = resolve({"optimizer": "sgd"})
+    assert {"lr": sgd.lr, "weight_decay": sgd.weight_decay} == OPTIMIZERS["sgd"]
+    assert (resolve({"optimizer": "sgd", "lr": 0.3}).lr, resolve({"optimizer": "sgd", "weight_decay": 0}).lr) == (
+        0.3,
+        OPTIMIZERS["sgd"]["lr"],
+    )
+    assert resolve({"optimizer": "adamw"}) == resolve({})  # the recipe's own: its numbers stay
+
+
 def test_settings_survive_json():
     config = resolve({"model_args": {"depth": 2}, "limit_train": 10})
-    assert TrainConfig(**json.loads(json.dumps(config.as_dict()))) == config
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
 
 
 @pytest.mark.parametrize(
@@ -72,7 +82,7 @@ def test_nonsense_is_refused(overrides, message):
 
 
 def test_differences_name_the_option_and_both_values():
-    config = resolve({"epochs": 4, "model_args": {"depth": 2}})
+    config = resolve({"recipe": "quick", "epochs": 4, "model_args": {"depth": 2}})
     assert differences(config, {"epochs": 4, "model": "sl_vit", "model_args": {"depth": 2}}) == []
     assert differences(config, {"epochs": 5, "batch_size": 64, "model_args": {"depth": 3}}) == [
         "--epochs 5 (the run has 4)",
