@@ -3,78 +3,23 @@
 import io
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import tarfile
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import ROOT, TINY, assert_one_line, run, start
 
-from minivit import __main__ as overview
-from minivit import command, evaluate, train
+from minivit import evaluate, train
 from minivit.training import checkpoint
-
-ROOT = Path(__file__).parents[2]
-TINY = ["--limit-train", "64", "--limit-test", "32", "--batch-size", "16", "--threads", "1"]
-TINY += ["--model-arg", "depth=1", "embed_dim=16", "num_heads=2"]
 
 
 def way_on():
     """How a command begins that resumes a run."""
     return f"{train._python()} -m minivit.train --resume"
-
-
-def start(module, *arguments, cwd, **options):
-    """Start ``python -m MODULE ARGUMENTS`` with the project on its path and warnings as errors."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", module, *arguments],
-        cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-    )  # fmt: skip
-
-
-def run(module, *arguments, cwd):
-    """Run a command to its end. Returns (exit code, stdout, stderr)."""
-    process = start(module, *arguments, cwd=cwd)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-@pytest.fixture(scope="session")
-def workplace(tmp_path_factory):
-    """A folder in which one tiny run of two epochs was trained; its folder is runs/sl_vit-shapes10."""
-    cwd = tmp_path_factory.mktemp("workplace")
-    code, out, err = run("minivit.train", "--epochs", "2", *TINY, cwd=cwd)
-    assert code == 0, err
-    (cwd / "stdout").write_text(out)
-    (cwd / "stderr").write_text(err)
-    return cwd
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """``call(main, *arguments)`` -> (exit code, stdout, stderr), like a command but in this process."""
-
-    def run(module, *arguments):
-        name = module.__name__.rpartition(".")[2]
-        monkeypatch.setattr(command, "set_threads", lambda *args, **kwargs: None)  # this process keeps its own
-        with pytest.raises(SystemExit) as stop:
-            command.run(None if name == "__main__" else name, module.main, [str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return run
-
-
-def assert_one_line(err, *words):
-    """Standard error is one line, without a traceback, that says ``words``."""
-    assert err.count("\n") == 1 and err.endswith("\n"), err
-    assert "Traceback" not in err
-    assert all(word in err for word in words), err
 
 
 class TestTrain:
@@ -424,116 +369,3 @@ class TestTrainRefuses:
         assert_one_line(err, "minivit.train: error: the loss became nan at step 2 (epoch 1", "lower --lr")
         assert code == 1
         checkpoint.read(tmp_path / "run" / "last.npz").build()
-
-
-class TestEvaluate:
-    def test_it_measures_what_training_did(self, workplace, call, monkeypatch):
-        monkeypatch.chdir(workplace)
-        trained = json.loads((workplace / "stdout").read_text().splitlines()[-1])
-        code, out, err = call(evaluate, trained["checkpoint"], "--limit-test", 32)
-        assert (code, err) == (0, "")
-        result = json.loads(out.splitlines()[-1])
-        assert set(result) == {"top1", "top5", "loss", "images", "images_per_second"}
-        assert (result["top1"], result["top5"]) == (trained["test_top1"], trained["test_top5"])
-        assert result["images"] == 32
-
-    def test_a_network_that_overflows(self, workplace, tmp_path, call):
-        saved = checkpoint.read(workplace / "runs/sl_vit-shapes10/best.npz")
-        model = saved.build()
-        model.norm.weight.data[:] = 3e38
-        path = tmp_path / "broken.npz"
-        checkpoint.save(path, model, data="shapes10")
-        code, out, err = call(evaluate, path, "--limit-test", 32)
-        assert_one_line(err, "minivit.evaluate: error: ", "broken.npz gives numbers that are not finite")
-        assert (code, out) == (1, "")
-
-    @pytest.mark.parametrize(
-        "arguments, words, expected",
-        [
-            ("{ckpt} --data shapes100", ["10 classes, but shapes100 has 100"], 2),
-            ("{ckpt} --data shapes1", ["'shapes1'", "shapes10"], 2),
-            ("{ckpt} --batch-size 0", ["--batch-size: must be a whole number"], 2),
-            ("{ckpt} --limit-test -3", ["--limit-test: must be a whole number"], 2),
-            ("absent.npz", ["no such checkpoint: absent.npz"], 1),
-            ("stdout", ["stdout is damaged or not a checkpoint"], 1),
-            (".", ["cannot read ."], 1),
-            ("", ["the following arguments are required: CKPT"], 2),
-        ],
-    )
-    def test_it_refuses(self, workplace, call, monkeypatch, arguments, words, expected):
-        monkeypatch.chdir(workplace)
-        code, out, err = call(evaluate, *arguments.format(ckpt="runs/sl_vit-shapes10/best.npz").split())
-        assert_one_line(err, "minivit.evaluate: error: ", *words)
-        assert (code, out) == (expected, "")
-
-
-class TestOverview:
-    def test_it_lists_everything(self, call):
-        code, out, err = call(overview)
-        assert (code, err) == (0, "")
-        for name in (
-            "minivit.train",
-            "minivit.evaluate",
-            "sl_vit",
-            "cifar100",
-            "shapes10",
-            "quick",
-            "small_data",
-        ):
-            assert name in out
-        assert re.search(r"threads +\d+", out) and re.search(r"kernels +(numba|numpy)", out)
-        assert "blas" in out
-
-    def test_a_closed_pipe_is_no_error(self, tmp_path):
-        process = start("minivit", cwd=tmp_path)
-        process.stdout.close()
-        assert process.stderr.read() == ""
-        process.stderr.close()
-        assert process.wait(timeout=60) == 1
-
-    def test_every_command_is_listed_and_helps(self):
-        for name in overview.COMMANDS:
-            module = __import__(f"minivit.{name}", fromlist=["build_parser"])
-            text = module.build_parser().format_help()
-            assert "examples:" in text and f"python -m minivit.{name}" in text
-
-
-def test_an_error_of_the_system_is_one_line(capsys):
-    def unlucky(argv):
-        raise OSError(28, "No space left on device", "a.txt")
-
-    with pytest.raises(SystemExit) as stop:
-        command.run("train", unlucky)
-    assert stop.value.code == 1
-    assert capsys.readouterr().err == "minivit.train: error: [Errno 28] No space left on device: 'a.txt'\n"
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_under_stdout_is_one_line(tmp_path):
-    with open("/dev/full", "w") as full:
-        process = subprocess.run(
-            [sys.executable, "-m", "minivit"], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
-        )
-    assert_one_line(process.stderr, "minivit: error: ", "No space left on device")
-    assert process.returncode == 1
-
-
-@pytest.mark.parametrize("overrule, expected", [(True, "3"), (False, "7")])
-def test_threads_may_leave_what_the_user_has_set(monkeypatch, overrule, expected):
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MINIVIT_THREADS"):
-        monkeypatch.delenv(variable, raising=False)
-        monkeypatch.setenv(variable, "")
-        monkeypatch.delenv(variable)
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
-    command.set_threads(3, overrule)
-    assert (os.environ["OPENBLAS_NUM_THREADS"], os.environ["MINIVIT_THREADS"]) == (expected, "3")
-
-
-def test_ctrl_c_outside_the_loop_is_one_line(capsys):
-    def interrupted(argv):
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as stop:
-        command.run("train", interrupted)
-    assert stop.value.code == 130
-    assert capsys.readouterr().err == "\nminivit.train: interrupted\n"

@@ -3,82 +3,21 @@
 import json
 import math
 import os
-import signal
 import sys
 
 import numpy as np
 import pytest
+from blobs import SETTINGS, STEPS, make_blobs
 
 import minivit
-from minivit.data import DataLoader, Dataset, Split
+from minivit.data import DataLoader
 from minivit.errors import MinivitError, UsageError
 from minivit.training import checkpoint, loop, trainer
 from minivit.training.config import resolve
-from minivit.training.evaluation import Evaluation, count_hits, evaluate
+from minivit.training.evaluation import Evaluation, evaluate
 from minivit.training.optimizers import AdamW, clip_grad_norm, decay_all, decay_weights
 from minivit.training.run_folder import RunFolder
-from minivit.training.signals import HANG_UP, StopRequest
-
-STEPS = 3  # in an epoch of the settings below
-SETTINGS = {
-    "data": "blobs",
-    "recipe": "quick",
-    "epochs": 3,
-    "batch_size": 8,
-    "drop_path": 0.3,  # so that the model draws random numbers in every step
-    "warmup_epochs": 1,
-    "model_args": {"patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2},
-}
-
-
-def make_blobs(train_images=26):
-    """A data set that is learnt in seconds: each class has a colour of its own."""
-    rng = np.random.default_rng(0)
-
-    def split(n):
-        labels = np.arange(n) % 3
-        images = rng.integers(0, 120, (n, 3, 8, 8))
-        images[np.arange(n), labels] += 100
-        return Split(images.astype(np.uint8), labels)
-
-    names = ("red", "green", "blue")
-    return Dataset("blobs", split(train_images), split(10), names, (0.3,) * 3, (0.2,) * 3, 8)
-
-
-@pytest.fixture(autouse=True)
-def blobs(monkeypatch):
-    monkeypatch.setattr(loop, "load_dataset", lambda *args, **kwargs: make_blobs())
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(request, monkeypatch):
-    """Drawing takes longer than these runs; tests marked by the fixture ``pictures`` do it."""
-    if "pictures" not in request.fixturenames:
-        monkeypatch.setattr(trainer, "save_curves", lambda *args: None)
-
-
-@pytest.fixture
-def pictures():
-    pass
-
-
-@pytest.fixture
-def start(tmp_path):
-    """``start(**settings)``: train in a folder of its own, return (folder, result)."""
-
-    def run(name="run", time_budget=None, **settings):
-        config = resolve(SETTINGS | settings)
-        folder = RunFolder.create(tmp_path / name, config.model, config.data)
-        return folder, loop.train(config, folder, time_budget=time_budget)
-
-    return run
-
-
-@pytest.fixture
-def whole(start):
-    """The end of a run that nothing interrupted."""
-    folder, _ = start("whole")
-    return checkpoint.read(folder.last)
+from minivit.training.signals import StopRequest
 
 
 class StopAfter(StopRequest):
@@ -501,154 +440,3 @@ def test_small_data_options_reach_the_loader(start, monkeypatch):
     start(recipe="small_data", epochs=1, crop_padding=1, warmup_epochs=0, seed=5)
     wanted = {"batch_size": 8, "repeats": 3, "flip": True, "crop_padding": 1, "drop_last": True, "seed": 5}
     assert {name: seen[name] for name in wanted} == wanted and seen["shuffle"]
-
-
-class TestEvaluate:
-    def test_against_plain_numpy(self):
-        data = make_blobs()
-        model = minivit.create_model("vit", num_classes=3, img_size=8, embed_dim=8, depth=1, num_heads=2)
-        measured = evaluate(model, data.test, data.mean, data.std, batch_size=4)  # 4 + 4 + 2
-        x = (data.test.images / 255 - 0.3) / 0.2
-        with minivit.no_grad():
-            logits = model.eval()(minivit.Tensor(x.astype(np.float32))).data.astype(np.float64)
-        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        rows = np.arange(10)
-        assert measured.loss == pytest.approx(-np.log(p[rows, data.test.labels]).mean(), rel=1e-5)
-        assert measured.top1 == pytest.approx(100 * (logits.argmax(axis=1) == data.test.labels).mean())
-        assert (measured.top5, measured.images) == (100, 10)
-
-    def test_mode_is_restored_and_dropout_off(self):
-        data = make_blobs()
-        model = minivit.create_model("vit", num_classes=3, img_size=8, embed_dim=8, depth=1, num_heads=2, drop_rate=0.5)
-        model.train()
-        first, second = (evaluate(model, data.test, data.mean, data.std).loss for _ in range(2))
-        assert first == second and model.training
-        assert not any(p.grad is not None for p in model.parameters())
-
-    def test_ranks(self):
-        nan = np.nan
-        logits = np.array([[3, 2, 1, 0, 0, 0], [0] * 6, [1, 9, 2, 3, 4, 5], [1, 9, 0, 0, 0, nan]])
-        assert count_hits(logits, np.array([0, 0, 1, 1])) == (3, 3)
-        assert count_hits(logits, np.array([5, 5, 0, 5])) == (0, 0)  # all of rank 5
-        assert count_hits(logits, np.array([4, 4, 2, 0])) == (0, 3)
-        assert count_hits(logits[:3, :3], np.array([2, 2, 2])) == (0, 3)  # fewer classes than k
-
-
-class TestSignals:
-    def test_the_first_asks_and_the_second_kills(self, capfd):
-        before = signal.getsignal(signal.SIGINT)
-        with StopRequest() as stop:
-            assert not stop.requested
-            os.kill(os.getpid(), signal.SIGINT)
-            assert stop.requested
-            assert signal.getsignal(signal.SIGINT) == signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        assert signal.getsignal(signal.SIGINT) is before
-        assert "once more stops at once" in capfd.readouterr().err
-
-    @pytest.mark.skipif(HANG_UP is None, reason="no SIGHUP here")
-    def test_a_closed_terminal_asks_and_never_kills(self):
-        before = signal.signal(HANG_UP, signal.SIG_DFL)
-        try:
-            with StopRequest() as stop:
-                for _ in range(3):
-                    os.kill(os.getpid(), HANG_UP)
-                assert stop.requested
-            assert signal.getsignal(HANG_UP) is signal.SIG_DFL
-            signal.signal(HANG_UP, signal.SIG_IGN)  # as nohup does
-            with StopRequest() as stop:
-                os.kill(os.getpid(), HANG_UP)
-                assert not stop.requested
-        finally:
-            signal.signal(HANG_UP, before)
-
-
-class TestRunFolder:
-    def test_default_folders_are_numbered(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        made = [str(RunFolder.create(None, "vit", "folder:/my pets").path) for _ in range(3)]
-        assert made == ["runs/vit-folder-my-pets", "runs/vit-folder-my-pets-2", "runs/vit-folder-my-pets-3"]
-
-    def test_a_folder_with_a_run_is_refused(self, start, tmp_path):
-        start()
-        with pytest.raises(UsageError, match="holds a run already: go on with it by --resume"):
-            RunFolder.create(tmp_path / "run", "sl_vit", "blobs")
-
-    def test_newest(self, start, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        for name in ("runs/a", "runs/b", "runs/c"):
-            start(name, epochs=1, model={"runs/a": "vit"}.get(name, "sl_vit"))
-        os.utime("runs/b/last.npz", (2e9, 2e9))
-        assert str(RunFolder.newest().path) == str(RunFolder.newest("sl_vit", "blobs").path) == "runs/b"
-        assert str(RunFolder.newest("vit").path) == "runs/a"
-        with pytest.raises(MinivitError, match="no run of vit of shapes10 below runs/"):
-            RunFolder.newest("vit", "shapes10")
-
-    @pytest.mark.parametrize("damaged", [b"{", b"[]", b"{}", b"\xff", None])
-    def test_newest_with_a_damaged_config(self, start, tmp_path, monkeypatch, capsys, damaged):
-        monkeypatch.chdir(tmp_path)
-        for name in ("runs/a", "runs/b"):
-            start(name, epochs=1)
-        os.utime("runs/b/last.npz", (2e9, 2e9))
-        folder = RunFolder("runs/b")
-        folder.config.write_bytes(damaged) if damaged else folder.config.unlink()
-        capsys.readouterr()
-        assert str(RunFolder.newest().path) == "runs/b"  # last.npz says all that is needed
-        assert capsys.readouterr().err == ""
-        assert str(RunFolder.newest("sl_vit").path) == "runs/a"
-        assert "passing over runs/b, whose config.json is missing or damaged" in capsys.readouterr().err
-        assert folder.threads() is None
-
-    def test_the_user_s_own_files_stay(self, start, tmp_path):
-        (tmp_path / "run").mkdir()
-        mine = {tmp_path / "run" / name for name in ("notes.tmp", ".lock", "probe.tmp")}
-        for file in mine:
-            file.write_text("mine")
-        folder, _ = start(time_budget=1e-9)
-        loop.resume(folder)
-        assert {file.read_text() for file in mine} == {"mine"}
-
-    @pytest.mark.parametrize("model", ["sl_vit", "sl_vitt"])
-    def test_a_folder_of_the_user_is_never_removed(self, start, tmp_path, model):
-        (tmp_path / "own").mkdir()
-        for name in ("own", "own/a/b"):
-            with pytest.raises(UsageError):
-                start(name, model=model, batch_size=1000)
-        assert list(tmp_path.rglob("*")) == [tmp_path / "own"]
-
-    def test_a_run_that_is_going(self, start, monkeypatch):
-        folder, _ = start(time_budget=1e-9)
-        before = folder.last.read_bytes()
-        with folder.locked(), pytest.raises(MinivitError, match=r"this run is still going \(pid \d+\)"):
-            loop.resume(RunFolder.existing(folder.path))
-        assert folder.last.read_bytes() == before
-
-    def test_a_run_that_another_process_began_meanwhile(self, start, tmp_path):
-        config = resolve(SETTINGS)
-        late = RunFolder.create(tmp_path / "run", config.model, config.data)
-        folder, _ = start()
-        before = folder.last.read_bytes()
-        with pytest.raises(UsageError, match="holds a run already"):
-            loop.train(config, late)
-        assert folder.last.read_bytes() == before
-
-    def test_long_names(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        made = [RunFolder.create(None, "vit", "folder:" + "\u732b" * 300).path for _ in range(2)]
-        assert [path.is_dir() for path in made] == [True, True]
-        for name in ("x" * 300, "a/b/" + "x" * 300):
-            with pytest.raises(MinivitError, match="cannot write to the folder .*File name too long"):
-                RunFolder.create(name, "vit", "blobs")
-        with pytest.raises(MinivitError, match="cannot read .*File name too long"):
-            RunFolder.existing("x" * 300)
-        assert not (tmp_path / "a").exists()
-
-    def test_nothing_to_resume(self, tmp_path):
-        with pytest.raises(MinivitError, match="nothing to resume: there is no"):
-            RunFolder.existing(tmp_path)
-
-    def test_folders_that_cannot_be_written(self, tmp_path):
-        (tmp_path / "file").touch()
-        with pytest.raises(MinivitError, match="cannot write to the folder"):
-            RunFolder.create(tmp_path / "file" / "run", "vit", "blobs")
-        with pytest.raises(MinivitError, match="cannot write to the folder"):
-            RunFolder.create(tmp_path / "file", "vit", "blobs")
