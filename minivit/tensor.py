@@ -200,13 +200,13 @@ def op(forward):
             if any(a is None for a in arrays[:n_required]):
                 raise TypeError("expected arrays, got None")
             result, vjps = forward(*arrays, *rest, **static)
-        except (ValueError, TypeError, IndexError) as error:
-            kind = next(k for k in (ValueError, TypeError, IndexError) if isinstance(error, k))
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
+            kind = next((k for k in (ValueError, TypeError, IndexError) if isinstance(error, k)), ValueError)
             raise kind(f"{name}({describe(inputs)}): {error}") from error
         out = Tensor.__new__(Tensor)
         out.data = np.asarray(result)
-        if dtype is None and out.data.dtype == np.float64 and not any(_is_float64(x) for x in inputs):
-            out.data = out.data.astype(np.float32)  # NumPy's choice for integers and Python floats, not the user's
+        if dtype is None and out.data.dtype.kind == "f" and not any(_is_float64(x) for x in inputs):
+            out.data = out.data.astype(np.float32, copy=False)  # NumPy chose for integers and numbers, not the user
         if not _is_supported(out.data.dtype):
             raise TypeError(f"{name}({describe(inputs)}): {_SUPPORTED}, and the result would be {out.data.dtype}")
         out.grad, out._node = None, None

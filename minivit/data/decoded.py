@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import tokenize
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ def load_decoded(name, key, source, data_dir, img_size, open_listing, note):
         dataset = _read(home / key, name, img_size, stamp)
         if dataset is not None:
             return dataset
+    with suppress(OSError):
+        Path(data_dir).mkdir(parents=True, exist_ok=True)
     home = beside if is_writable(data_dir) else user
     if home is user:
         note(f"note: {data_dir} cannot be written to; keeping decoded images in {home}")
@@ -158,7 +161,7 @@ def _read(folder, name, img_size, stamp):
             splits.append(Split(images, labels))
         mean, std = tuple(manifest["mean"]), tuple(manifest["std"])
         return Dataset(name, *splits, class_names, mean, std, img_size)
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError, tokenize.TokenError):  # a damaged header
         return None
 
 

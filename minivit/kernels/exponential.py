@@ -38,7 +38,10 @@ def _exp(x):
 
 @overload(_exp)
 def _exp_overload(x):
-    """exp(x) = 2^k exp(r), |r| <= ln(2)/2, exp(r) by a polynomial of degree 6 (Cephes); error below 1.2e-7."""
+    """exp(x) = 2^k exp(r), |r| <= ln(2)/2, exp(r) by a polynomial of degree 6 (Cephes).
+
+    Made for x <= 0: there the absolute error is below 7e-8, the relative one below 3.1e-7. Infinite from 88.4 on.
+    """
     if x != types.float32:
         return lambda x: math.exp(x)
 

@@ -158,7 +158,8 @@ def clip(a, /, min=None, max=None):
     """a limited to [min, max] (numbers or None); derivative 1 inside and on the bounds, 0 outside."""
     if min is None and max is None:
         raise ValueError("expected a minimum, a maximum, or both")
-    low, high = (None if bound is None else np.asarray(bound, a.dtype) for bound in (min, max))
+    dtype = a.dtype if a.dtype.kind == "f" else None  # integers promote as in NumPy
+    low, high = (None if bound is None else np.asarray(bound, dtype) for bound in (min, max))
     inside = np.ones(a.shape, bool)
     if low is not None:
         inside &= a >= low

@@ -41,7 +41,8 @@ def _comparison(ufunc):
         try:
             return Tensor(ufunc(to_array(self, dtype), to_array(other, dtype)))
         except (ValueError, TypeError) as error:
-            raise type(error)(f"{ufunc.__name__}({describe([self, other])}): {error}") from error
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            raise kind(f"{ufunc.__name__}({describe([self, other])}): {error}") from error
 
     return compare
 

@@ -46,7 +46,7 @@ def var(a, /, axis=None, keepdims=False, correction=0):
     n = _count(a.shape, axis) - correction
     if n <= 0:
         raise ValueError(f"expected more than {correction} elements for correction={correction}")
-    out = (centred * centred).sum(axis, keepdims=keepdims) / a.dtype.type(n)
+    out = (centred * centred).sum(axis, keepdims=keepdims) / n
     return out, (lambda g: _expand(g, a.shape, axis, keepdims) * centred * (2 / n),)
 
 

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import struct
+import tokenize
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,7 +162,7 @@ def read(path):
 # What zipfile, the .npy header parser and json raise when they meet bytes that make no sense.
 _DAMAGE = (
     zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError, struct.error,
-    NotImplementedError, RuntimeError, SyntaxError, ArithmeticError, MemoryError,
+    NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError, ArithmeticError, MemoryError,
 )  # fmt: skip
 
 

@@ -165,8 +165,8 @@ class RunFolder:
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
-            if isinstance(error, FileExistsError) and not exist_ok:
-                return False
+            if isinstance(error, FileExistsError) and not exist_ok and os.path.lexists(self.path):
+                return False  # else a parent is in the way: a file, or a link that leads nowhere
             self._unmake()
             raise MinivitError(f"cannot write to the folder {self.path}: {error.strerror}") from error
         return True

@@ -292,7 +292,7 @@ class Trainer:
         raise MinivitError(
             f"{what} at step {step} (epoch {(step - 1) // len(self.loader) + 1}, learning rate "
             f"{self.optimizer.lr:.3g}); first that is not finite: {first}. {self.folder.last} keeps the last "
-            "good state; try a lower --lr"
+            "good state; start a new run with a lower --lr"
         )
 
     def _print_header(self):

@@ -225,7 +225,13 @@ def test_no_place_for_the_cache(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(MinivitError, match="XDG_CACHE_HOME"):
-        load_cached(tmp_path / "none", [1, 2])
+        load_cached(tmp_path / "file" / "none", [1, 2])
+
+
+def test_a_data_folder_that_is_not_there_yet_is_made(tmp_path):
+    notes = []
+    load_cached(tmp_path / "data", [1, 2], note=notes.append)
+    assert notes == [] and (tmp_path / "data" / "decoded" / "key-4" / "manifest.json").exists()
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):

@@ -280,3 +280,20 @@ def test_an_index_that_changes_later_does_no_harm():
     index[:] = 2
     out.backward(np.ones(2))
     np.testing.assert_array_equal(x.grad, [1, 1, 0])
+
+
+def test_integers_are_measured_as_numbers():
+    bits, bytes_ = Tensor(np.array([True, False, True, False])), Tensor(np.arange(600).astype(np.uint8))
+    assert bits.var().item() == 0.25 and bits.std().item() == 0.5
+    np.testing.assert_allclose(bytes_.std().item(), bytes_.data.std(), rtol=1e-6)
+    assert Tensor(np.array([4, 9], np.uint8)).sqrt().tolist() == [2, 3]
+
+
+def test_clipping_integers_promotes_as_in_numpy():
+    assert Tensor([1, 2, 3]).clip(1.5, 2.5).tolist() == [1.5, 2, 2.5]
+    assert Tensor(np.array([3, 200], np.uint8)).clip(0, 256).tolist() == [3, 200]
+
+
+def test_comparison_with_text_is_a_type_error():
+    with pytest.raises(TypeError, match=r"equal\(float32\[1\], 'a'\)"):
+        Tensor([1.0]) == "a"  # noqa: B015

@@ -131,3 +131,11 @@ class TestRunFolder:
             RunFolder.create(tmp_path / "file" / "run", "vit", "blobs")
         with pytest.raises(MinivitError, match="cannot write to the folder"):
             RunFolder.create(tmp_path / "file", "vit", "blobs")
+
+
+def test_a_parent_that_leads_nowhere_is_an_error(tmp_path, monkeypatch):
+    """As when the disk that ``runs`` points to is not mounted."""
+    monkeypatch.chdir(tmp_path)
+    os.symlink(tmp_path / "gone" / "deep", tmp_path / "runs")
+    with pytest.raises(MinivitError, match="cannot write to the folder runs"):
+        RunFolder.create(None, "sl_vit", "shapes10")
