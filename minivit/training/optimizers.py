@@ -58,6 +58,7 @@ class Optimizer:
                 self._update(name, p)
 
     def _update(self, name, p):
+        """Change ``p``, the parameter called ``name``, in place by its gradient: what each optimiser defines."""
         raise NotImplementedError
 
     def state_dict(self):

@@ -92,7 +92,7 @@ RECIPES = {
         Recipe(
             name="quick",
             description="a network of 0.85 million parameters and a schedule that fits two CPU cores: CIFAR-100 in "
-            "about 40 minutes",
+            "three quarters of an hour or less",
             source="measured on CIFAR-100, docs/results.md",
             epochs=14,
             batch_size=128,
