@@ -7,6 +7,7 @@ import numbers
 import numpy as np
 
 from minivit.errors import UsageError, suggest
+from minivit.models.config import convert
 
 _MODELS = {}
 
@@ -39,7 +40,8 @@ def create_model(name, *, seed=0, **keywords):
 
     Args:
         name: one of ``list_models()``.
-        seed: of the initial weights, and of the masks of dropout and drop path.
+        seed: of the initial weights, and of the masks of dropout and drop path. None draws no weights: all that
+            are random otherwise are 0, and wait to be loaded.
         keywords: fields of the model's configuration, named as in timm: img_size, patch_size, in_chans,
             num_classes, embed_dim, depth, num_heads, mlp_ratio, qkv_bias, drop_rate, attn_drop_rate,
             drop_path_rate ...
@@ -51,31 +53,39 @@ def create_model(name, *, seed=0, **keywords):
     Raises:
         UsageError: an unknown name or keyword (the near ones are named), or a value that makes no sense.
     """
-    if name not in _MODELS:
-        raise UsageError(f"unknown model {name!r}{suggest(name, _MODELS)} (known: {', '.join(list_models())})")
-    model_class, config_class, defaults, _ = _MODELS[name]
-    fields = {f.name: f for f in dataclasses.fields(config_class)}
-    for key in keywords:
-        if key not in fields:
-            raise UsageError(
-                f"model {name!r} has no keyword {key!r}{suggest(key, fields)} (known: {', '.join(fields)})"
-            )
-    if not isinstance(seed, numbers.Integral) or seed < 0:
+    if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
         raise UsageError(f"the seed must be a whole number of at least 0, got {seed!r}")
-    values = {key: _convert(name, key, value, fields[key].type) for key, value in keywords.items()}
-    config = config_class(**{**defaults, **values})
-    weights, masks = np.random.SeedSequence(seed).spawn(2)
+    config = configure(name, **keywords)
+    weights, masks = np.random.SeedSequence(seed or 0).spawn(2)
     generator = np.random.default_rng(masks)
-    model = model_class(config, rng=np.random.default_rng(weights), generator=generator)
+    rng = None if seed is None else np.random.default_rng(weights)
+    model = _MODELS[name][0](config, rng=rng, generator=generator)
     model.architecture = name
     model.arguments = dataclasses.asdict(config)
     model.generator = generator
     return model
 
 
+def configure(name, **keywords):
+    """Return the configuration that ``create_model`` would build from; raises what that does."""
+    if name not in _MODELS:
+        raise UsageError(f"unknown model {name!r}{suggest(name, _MODELS)} (python -m minivit lists all)")
+    _, config_class, defaults, _ = _MODELS[name]
+    fields = {f.name: f for f in dataclasses.fields(config_class)}
+    for key in keywords:
+        if key not in fields:
+            raise UsageError(f"model {name!r} has no keyword {key!r}{suggest(key, fields)} (known: {', '.join(fields)})")
+    values = {key: _convert(name, key, value, fields[key].type) for key, value in keywords.items()}
+    return config_class(**{**defaults, **values})
+
+
+def accepts(name, keyword):
+    """Return whether the model of that name has the keyword; False for unknown names."""
+    return name in _MODELS and keyword in {f.name for f in dataclasses.fields(_MODELS[name][1])}
+
+
 def _convert(name, key, value, kind):
-    """``value`` as the Python type ``kind``, so that JSON can hold it; refuses ``depth="6"``, ``num_classes=2.5``."""
-    accepted = {bool: (bool, np.bool_), int: numbers.Integral, float: numbers.Real}[kind]
-    if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
-        raise UsageError(f"model {name!r}: {key} must be of type {kind.__name__}, got {value!r}")
-    return kind(value)
+    try:
+        return convert(value, kind)
+    except TypeError as error:
+        raise UsageError(f"model {name!r}: {key} {error}") from None

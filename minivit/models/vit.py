@@ -1,10 +1,13 @@
-"""ViT for small data sets, and its SPT and LSA variants (Lee, Lee & Song 2021, arXiv 2112.13492).
+"""Vision Transformers: ViT, DeiT, and the small-data family with SPT and LSA.
 
-    t = [cls ; patch_embed(x)] + pos_embed
+    t = [cls ; patch_embed(x)] + pos_embed                       (Dosovitskiy et al. 2020, arXiv 2010.11929)
     for each block:  t = t + Attention(LN(t)),  t = t + MLP(LN(t))
     logits = Linear(LN(t[:, 0]))
 
-The six models are one architecture with three switches:
+**DeiT** (Touvron et al. 2020, arXiv 2012.12877) is the same network. Distilled, it has a second token with a head of
+its own, which learns from a teacher: t = [cls ; dist ; patch_embed(x)] + pos_embed.
+
+**Small data sets** (Lee, Lee & Song 2021, arXiv 2112.13492): six models, one architecture with three switches:
 
     model    spt  learnable_temperature  mask_diagonal
     vit       -             -                  -
@@ -16,9 +19,15 @@ The six models are one architecture with three switches:
 """
 
 from dataclasses import dataclass
+from math import prod
+
+import numpy as np
 
 from minivit import ops
-from minivit.errors import UsageError
+from minivit.models import interop
+from minivit.models.base import ImageModel
+from minivit.models.config import ImageModelConfig, OptionalFloat
+from minivit.models.heads import EVAL_HEADS, join_heads
 from minivit.models.registry import register
 from minivit.nn import (
     Attention,
@@ -27,117 +36,136 @@ from minivit.nn import (
     LayerNorm,
     Linear,
     Mlp,
-    Module,
     Parameter,
     PatchEmbed,
     ShiftedPatchTokenization,
+    drop_path_rates,
 )
-from minivit.nn.init import standard_normal, xavier_normal
+from minivit.nn.init import normal, uniform_fan_in, xavier_normal
 
 
 @dataclass(frozen=True)
-class ViTConfig:
-    """Sizes and switches. The defaults are the paper's for images of 32 or 64 pixels."""
+class ViTConfig(ImageModelConfig):
+    """Sizes and switches. The defaults are those of the small-data paper for images of 32 or 64 pixels.
 
-    img_size: int = 32
+    ``small_data`` picks the conventions of that paper's code: all weights Xavier-normal, tokens and positions normal
+    with standard deviation 1, no output layer after a single head, and one rate of stochastic depth for all blocks.
+    Without it they are DeiT's: weights, tokens and positions normal with standard deviation 0.02, the patch embedding
+    uniform, and a rate that rises from 0 in the first block to ``drop_path_rate`` in the last.
+    """
+
     patch_size: int = 0  # 0: img_size / 8, which gives the paper's 4 at 32 pixels and 8 at 64
-    in_chans: int = 3
-    num_classes: int = 100
     embed_dim: int = 192
     depth: int = 9
     num_heads: int = 12
     mlp_ratio: float = 2.0
     qkv_bias: bool = False
     norm_eps: float = 1e-5
+    init_values: OptionalFloat = None  # what LayerScale starts with; None: no LayerScale
+    distilled: bool = False
+    eval_heads: str = "mean"  # how the two heads of a distilled model answer in evaluation
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
-    drop_path_rate: float = 0.0  # the same in every block
+    drop_path_rate: float = 0.0
+    small_data: bool = True
     spt: bool = False
     learnable_temperature: bool = False
     mask_diagonal: bool = False
 
     def __post_init__(self):
         if self.patch_size == 0:
-            object.__setattr__(self, "patch_size", max(1, self.img_size // 8))
-        for name in ("img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("drop_rate", "attn_drop_rate", "drop_path_rate"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        if self.img_size % self.patch_size:
-            raise UsageError(f"img_size {self.img_size} does not divide into patches of {self.patch_size}")
-        if self.embed_dim % self.num_heads:
-            raise UsageError(f"embed_dim {self.embed_dim} does not divide into {self.num_heads} heads")
-        if not 0 < self.mlp_ratio < 1e3 or int(self.embed_dim * self.mlp_ratio) < 1:
-            raise UsageError(f"mlp_ratio {self.mlp_ratio} leaves the MLP no sensible width")
-        if not 0 < self.norm_eps < 1:
-            raise UsageError(f"norm_eps must lie in (0, 1), got {self.norm_eps}")
+            object.__setattr__(self, "patch_size", max(1, min(self.image_shape) // 8))
+        super().__post_init__()
+        self.require_at_least(1, "patch_size", "embed_dim", "depth", "num_heads")
+        self.require_one_of("eval_heads", EVAL_HEADS)
+        self.require_transformer([self.embed_dim], [self.num_heads], self.patch_size)
+
+    @property
+    def stages(self):
+        return [(self.depth, self.embed_dim)]
+
+    def least_weights(self):
+        patch, tokens = self.in_chans * self.patch_size**2, prod(self.image_shape) // self.patch_size**2
+        return super().least_weights() + (patch + tokens) * self.embed_dim
 
 
-class VisionTransformer(Module):
-    """Images (B, in_chans, img_size, img_size) -> logits (B, num_classes).
+class VisionTransformer(ImageModel):
+    """Images (B, in_chans, height, width) -> logits (B, num_classes).
+
+    A distilled model returns in training a pair: the logits of the class head, and those of the distillation head.
+    In evaluation it answers as ``config.eval_heads`` says (see ``minivit.models.heads``).
 
     Args:
         config: a ViTConfig.
         rng: draws the initial weights. generator: draws masks of dropout and drop path in training.
     """
 
+    official_names = (interop.SPT_LSA_VIT, interop.TIMM_LAYER_SCALE)
+
     def __init__(self, config, *, rng, generator):
-        init, normal = xavier_normal(rng), standard_normal(rng)
-        dim = config.embed_dim
-        self.config = config
-        self.cls_token = Parameter(normal((1, 1, dim)))
-        tokens = (config.img_size // config.patch_size) ** 2
-        self.pos_embed = Parameter(normal((1, 1 + tokens, dim)))
+        super().__init__(config)
+        init = xavier_normal(rng) if config.small_data else normal(rng, 0.02)
+        table = normal(rng, 1.0 if config.small_data else 0.02)
+        patch_init = init if config.small_data else uniform_fan_in(rng)
+        dim, patch = config.embed_dim, config.patch_size
+        self.grid = tuple(side // patch for side in config.image_shape)
+        prefix = 2 if config.distilled else 1
+        self.positions = {"pos_embed": prefix}
+        self.cls_token = Parameter(table((1, 1, dim)))
+        self.dist_token = Parameter(table((1, 1, dim))) if config.distilled else None
+        self.pos_embed = Parameter(table((1, prefix + self.grid[0] * self.grid[1], dim)))
         if config.spt:
             self.patch_embed = ShiftedPatchTokenization(
-                config.in_chans, dim, config.patch_size, norm_eps=config.norm_eps, init=init
+                config.in_chans, dim, patch, norm_eps=config.norm_eps, init=patch_init
             )
         else:
-            self.patch_embed = PatchEmbed(config.in_chans, dim, config.patch_size, init=init)
+            self.patch_embed = PatchEmbed(config.in_chans, dim, patch, init=patch_init)
         self.pos_drop = Dropout(config.drop_rate, generator)
-        self.blocks = [self._block(init, generator) for _ in range(config.depth)]
+        rates = drop_path_rates(config.drop_path_rate, config.depth, "constant" if config.small_data else "linear")
+        self.blocks = [self._block(rate, init, generator) for rate in rates]
         self.norm = LayerNorm(dim, config.norm_eps)
         self.head = Linear(dim, config.num_classes, init=init)
+        self.head_dist = Linear(dim, config.num_classes, init=init) if config.distilled else None
 
-    def _block(self, init, generator):
+    def _block(self, drop_path, init, generator):
         c = self.config
         attention = Attention(
             c.embed_dim,
             c.num_heads,
             qkv_bias=c.qkv_bias,
-            proj=c.num_heads > 1,  # the authors leave the output layer out when there are no heads to mix
+            proj=c.num_heads > 1 or not c.small_data,
             learnable_temperature=c.learnable_temperature,
-            mask_diagonal=c.mask_diagonal,
+            diagonal=-np.inf if c.mask_diagonal else None,
             attn_drop=c.attn_drop_rate,
             proj_drop=c.drop_rate,
             init=init,
             rng=generator,
         )
         mlp = Mlp(c.embed_dim, int(c.embed_dim * c.mlp_ratio), drop=c.drop_rate, init=init, rng=generator)
-        return Block(attention, mlp, c.embed_dim, norm_eps=c.norm_eps, drop_path=c.drop_path_rate, rng=generator)
+        return Block(
+            attention, mlp, c.embed_dim,
+            norm_eps=c.norm_eps, layer_scale=c.init_values, drop_path=drop_path, rng=generator,
+        )  # fmt: skip
 
     def forward(self, x):
-        return self.head(self.forward_features(x)[:, 0])
+        tokens = self.forward_features(x)
+        logits = self.head(tokens[:, 0])
+        if self.head_dist is None:
+            return logits
+        return join_heads(logits, self.head_dist(tokens[:, 1]), self.training, self.config.eval_heads)
 
     def forward_features(self, x):
-        """All tokens after the last norm, the class token first: (B, 1 + N, embed_dim)."""
-        expected = (self.config.in_chans, self.config.img_size, self.config.img_size)
-        name, dtype = type(self).__name__, self.pos_embed.dtype
-        if len(x.shape) != 4 or x.shape[1:] != expected:
-            raise ValueError(f"{name}: expected images of shape {('B', *expected)}, got {x.shape}")
-        if x.dtype != dtype:
-            raise TypeError(f"{name}: expected {dtype} images, like its parameters, got {x.dtype}")
-        tokens = self.patch_embed(x)
-        cls = ops.broadcast_to(self.cls_token, (x.shape[0], 1, self.config.embed_dim))
-        tokens = self.pos_drop(ops.concat([cls, tokens], axis=1) + self.pos_embed)
+        """All tokens after the last norm, the class token first: (B, 1 + N, embed_dim), or (B, 2 + N, embed_dim)."""
+        self.check_images(x)
+        prefix = [self.cls_token] if self.dist_token is None else [self.cls_token, self.dist_token]
+        prefix = [ops.broadcast_to(token, (x.shape[0], 1, self.config.embed_dim)) for token in prefix]
+        tokens = self.pos_drop(ops.concat([*prefix, self.patch_embed(x)], axis=1) + self.pos_embed)
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens)
 
 
-def _register_variants():
+def _register_small_data():
     lsa = {"learnable_temperature": True, "mask_diagonal": True}
     variants = {
         "vit": ("ViT for small data sets", {}),
@@ -151,4 +179,32 @@ def _register_variants():
         register(name, VisionTransformer, ViTConfig, switches, description)
 
 
-_register_variants()
+IMAGENET = {"num_classes": 1000, "mlp_ratio": 4.0, "qkv_bias": True, "norm_eps": 1e-6, "small_data": False}
+SIZES = {  # width, depth, heads
+    "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
+    "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "large": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+}
+
+
+def _register_imagenet():
+    vits = [("tiny", 16, 224), ("tiny", 16, 384), ("small", 32, 224), ("small", 32, 384), ("small", 16, 224),
+            ("small", 16, 384), ("base", 32, 224), ("base", 32, 384), ("base", 16, 224), ("base", 16, 384),
+            ("base", 8, 224), ("large", 32, 384), ("large", 16, 224), ("large", 16, 384)]  # fmt: skip
+    for size, patch, image in vits:
+        sizes = {**IMAGENET, **SIZES[size], "patch_size": patch, "img_size": image}
+        description = f"ViT-{size.capitalize()}/{patch} at {image} pixels"
+        register(f"vit_{size}_patch{patch}_{image}", VisionTransformer, ViTConfig, sizes, description)
+    for size, image in (("tiny", 224), ("small", 224), ("base", 224), ("base", 384)):
+        sizes = {**IMAGENET, **SIZES[size], "patch_size": 16, "img_size": image}
+        description = f"DeiT-{size.capitalize()} at {image} pixels"
+        register(f"deit_{size}_patch16_{image}", VisionTransformer, ViTConfig, sizes, description)
+        register(
+            f"deit_{size}_distilled_patch16_{image}", VisionTransformer, ViTConfig, sizes | {"distilled": True},
+            description + ", with a distillation token",
+        )  # fmt: skip
+
+
+_register_small_data()
+_register_imagenet()

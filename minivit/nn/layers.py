@@ -11,13 +11,13 @@ class Linear(Module):
 
     Args:
         in_features, out_features: widths.
-        bias: whether there is a b; it starts at 0.
-        init: function shape -> array that draws W (out_features, in_features).
+        bias: whether there is a b.
+        init: a rule of ``minivit.nn.init`` for W (out_features, in_features) and b (out_features,).
     """
 
     def __init__(self, in_features, out_features, bias=True, *, init):
         self.weight = Parameter(init((out_features, in_features)))
-        self.bias = Parameter(np.zeros(out_features, np.float32)) if bias else None
+        self.bias = Parameter(init((out_features,), in_features)) if bias else None
 
     def forward(self, x):
         return ops.linear(x, self.weight, self.bias)
@@ -33,6 +33,13 @@ class LayerNorm(Module):
 
     def forward(self, x):
         return ops.layer_norm(x, self.weight, self.bias, eps=self.eps)
+
+
+class Gelu(Module):
+    """x Phi(x), Phi the normal distribution function: the exact form, not tanh's (Hendrycks & Gimpel 2016)."""
+
+    def forward(self, x):
+        return ops.gelu(x)
 
 
 class Dropout(Module):

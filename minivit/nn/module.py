@@ -1,9 +1,9 @@
-"""``Module``: a part of a network, with parameters that are found by walking its attributes."""
+"""``Module``: a part of a network, with parameters and buffers that are found by walking its attributes."""
 
 import numpy as np
 
 from minivit.errors import StateDictError
-from minivit.tensor import Tensor
+from minivit.tensor import Tensor, current_observer
 
 
 class Parameter(Tensor):
@@ -15,8 +15,14 @@ class Parameter(Tensor):
         super().__init__(data, requires_grad=True)
 
 
+class Buffer(Tensor):
+    """A tensor that belongs to the weights, but that no gradient changes: running statistics, fixed tables."""
+
+    __slots__ = ()
+
+
 class Module:
-    """Base class. Assign parameters, modules and lists of modules to attributes; write ``forward``.
+    """Base class. Assign parameters, buffers, modules and lists of modules to attributes; write ``forward``.
 
     Names are the paths of attributes, as in PyTorch: ``blocks.0.attn.qkv.weight``.
     """
@@ -24,6 +30,9 @@ class Module:
     training = True
 
     def __call__(self, *args, **kwargs):
+        observer = current_observer()
+        if observer is not None:
+            return observer.call(self, args, kwargs)
         return self.forward(*args, **kwargs)
 
     def named_children(self):
@@ -35,7 +44,7 @@ class Module:
                 yield from ((f"{name}.{i}", m) for i, m in enumerate(value))
             elif isinstance(value, (list, tuple, dict)):
                 items = value.values() if isinstance(value, dict) else value
-                if any(isinstance(item, (Module, Parameter)) for item in items):
+                if any(isinstance(item, (Module, Parameter, Buffer)) for item in items):
                     raise TypeError(f"{type(self).__name__}.{name}: parts of a module must be attributes or in a list "
                                     "of modules only; here they would never be trained")
 
@@ -47,11 +56,18 @@ class Module:
 
     def named_parameters(self, prefix=""):
         """Yield (name, Parameter) for every parameter here and below: own ones first, then by children."""
+        return self._named(Parameter, prefix)
+
+    def named_buffers(self, prefix=""):
+        """Yield (name, Buffer) for every buffer here and below, in the same order."""
+        return self._named(Buffer, prefix)
+
+    def _named(self, kind, prefix):
         for name, value in vars(self).items():
-            if isinstance(value, Parameter):
+            if isinstance(value, kind):
                 yield prefix + name, value
         for name, child in self.named_children():
-            yield from child.named_parameters(f"{prefix}{name}.")
+            yield from child._named(kind, f"{prefix}{name}.")
 
     def parameters(self):
         """Yield every parameter here and below."""
@@ -77,32 +93,33 @@ class Module:
         return self.train(False)
 
     def astype(self, dtype):
-        """Convert all parameters to float32 or float64, in place, and forget their gradients."""
-        for parameter in self.parameters():
-            parameter.data = parameter.data.astype(dtype, order="C")
-            parameter.grad = None
+        """Convert all parameters and floating buffers to float32 or float64, in place, and forget gradients."""
+        for _, tensor in self._named((Parameter, Buffer), ""):
+            if tensor.dtype.kind == "f":
+                tensor.data = tensor.data.astype(dtype, order="C")
+            tensor.grad = None
         return self
 
     def state_dict(self):
-        """Return name -> array, a copy of every parameter."""
-        return {name: p.data.copy() for name, p in self.named_parameters()}
+        """Return name -> array, a copy of every parameter and buffer."""
+        return {name: tensor.data.copy() for name, tensor in self._named((Parameter, Buffer), "")}
 
     def load_state_dict(self, arrays):
-        """Copy arrays into the parameters, keeping the parameters' dtype.
+        """Copy arrays into the parameters and buffers, keeping the dtype of each.
 
         Raises:
             StateDictError: one error that lists all that is missing, unexpected or of another shape; nothing
                 has been changed then.
         """
-        own = dict(self.named_parameters())
+        own = dict(self._named((Parameter, Buffer), ""))
         problems = [f"missing {name}" for name in own if name not in arrays]
         problems += [f"unexpected {name}" for name in arrays if name not in own]
         problems += [
-            f"{name} has shape {np.shape(arrays[name])}, expected {p.shape}"
-            for name, p in own.items()
-            if name in arrays and np.shape(arrays[name]) != p.shape
+            f"{name} has shape {np.shape(arrays[name])}, expected {tensor.shape}"
+            for name, tensor in own.items()
+            if name in arrays and np.shape(arrays[name]) != tensor.shape
         ]
         if problems:
             raise StateDictError(f"the weights do not fit {type(self).__name__}: " + "; ".join(problems))
-        for name, parameter in own.items():
-            parameter.data = np.array(arrays[name], parameter.dtype, order="C")
+        for name, tensor in own.items():
+            tensor.data = np.array(arrays[name], tensor.dtype, order="C")

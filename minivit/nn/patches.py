@@ -1,8 +1,7 @@
 """Patch embedding: an image as a sequence of tokens (Dosovitskiy et al. 2020)."""
 
-import numpy as np
-
 from minivit import ops
+from minivit.nn.layers import LayerNorm
 from minivit.nn.module import Module, Parameter
 
 
@@ -22,26 +21,29 @@ def split_patches(x, patch_size):
 class PatchEmbed(Module):
     """One linear map for every patch: (B, C, H, W) -> (B, N, dim), N = (H / P)(W / P), row by row.
 
-    The weight has the layout of the equivalent convolution with stride P, (dim, C, P, P), as in timm.
+    The weight has the layout of the equivalent convolution with stride P, (dim, C, P, P), as in timm. With
+    ``norm_eps`` a LayerNorm follows, as in Swin.
     """
 
-    def __init__(self, in_chans, dim, patch_size, *, init):
+    def __init__(self, in_chans, dim, patch_size, *, norm_eps=None, init):
         self.patch_size = patch_size
         self.proj = _ConvParameters(in_chans, dim, patch_size, init)
+        self.norm = None if norm_eps is None else LayerNorm(dim, norm_eps)
 
     def forward(self, x):
         patches = split_patches(x, self.patch_size).transpose(0, 2, 4, 1, 3, 5)  # B, rows, columns, C, P, P
         b, rows, columns = patches.shape[:3]
         weight = self.proj.weight
-        return ops.linear(
+        tokens = ops.linear(
             patches.reshape(b, rows * columns, -1), weight.reshape(weight.shape[0], -1), self.proj.bias
         )
+        return tokens if self.norm is None else self.norm(tokens)
 
 
 class _ConvParameters(Module):
     """The weight (dim, C, P, P) and bias (dim,) of a convolution, drawn as for the linear map that it is."""
 
     def __init__(self, in_chans, dim, patch_size, init):
-        weight = init((dim, in_chans * patch_size**2))
-        self.weight = Parameter(weight.reshape(dim, in_chans, patch_size, patch_size))
-        self.bias = Parameter(np.zeros(dim, np.float32))
+        fan_in = in_chans * patch_size**2
+        self.weight = Parameter(init((dim, fan_in)).reshape(dim, in_chans, patch_size, patch_size))
+        self.bias = Parameter(init((dim,), fan_in))

@@ -47,23 +47,25 @@ class ShiftedPatchTokenization(Module):
 
 
 class ShiftedPatchPool(Module):
-    """SPT as pooling: a square grid of tokens (B, h*h, in_dim) -> (B, h*h/4, dim), merging 2x2 tokens.
+    """SPT as pooling: a grid of tokens (B, rows * columns, in_dim) -> (B, rows * columns / 4, dim), merging 2x2 tokens.
 
     With ``class_token`` the first token stands apart and passes through a linear layer of its own:
-    (B, 1 + h*h, in_dim) -> (B, 1 + h*h/4, dim).
+    (B, 1 + rows * columns, in_dim) -> (B, 1 + rows * columns / 4, dim). Without ``grid`` = (rows, columns) the grid
+    is square.
     """
 
-    def __init__(self, in_dim, dim, *, class_token, init):
+    def __init__(self, in_dim, dim, *, class_token, grid=None, norm_eps=1e-5, init):
+        self.grid = grid
         self.class_linear = Linear(in_dim, dim, init=init) if class_token else None
-        self.spt = ShiftedPatchTokenization(in_dim, dim, 2, init=init)
+        self.spt = ShiftedPatchTokenization(in_dim, dim, 2, norm_eps=norm_eps, init=init)
 
     def forward(self, x):
         tokens = x if self.class_linear is None else x[:, 1:]
         b, n, c = tokens.shape
-        side = isqrt(n)
-        if side * side != n:
-            raise ValueError(f"pooling needs a square grid of tokens, got {n}")
-        pooled = self.spt(tokens.transpose(0, 2, 1).reshape(b, c, side, side))
+        rows, columns = self.grid or (isqrt(n), isqrt(n))
+        if rows * columns != n:
+            raise ValueError(f"pooling needs a {'square grid' if self.grid is None else self.grid} of tokens, got {n}")
+        pooled = self.spt(tokens.transpose(0, 2, 1).reshape(b, c, rows, columns))
         if self.class_linear is None:
             return pooled
         return ops.concat([self.class_linear(x[:, :1]), pooled], axis=1)

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from minivit.errors import MinivitError, UsageError
-from minivit.models import create_model
+from minivit.models import configure, create_model
 from minivit.training.atomic import atomic_write
 
 FORMAT = "minivit checkpoint"
@@ -59,15 +59,33 @@ class Checkpoint:
     training: dict | None = None
     optimizer: dict = field(default_factory=dict)
 
+    def check_sizes(self):
+        """Refuse sizes that the stored weights cannot have, before a network of those sizes fills the memory.
+
+        Raises:
+            MinivitError: such sizes, or this version has no such model.
+        """
+        stored = sum(array.size for array in self.weights.values())
+        try:
+            needed = configure(self.architecture, **self.arguments).least_weights()
+        except (MinivitError, *_DAMAGE) as error:
+            raise MinivitError(f"{self.path} does not fit this version of minivit: {error}") from error
+        if needed > stored:
+            raise MinivitError(
+                f"{self.path} is damaged: the sizes that it declares need at least {needed} weights, and it holds "
+                f"{stored}"
+            )
+
     def build(self):
         """Return the model with these weights, in eval mode.
 
         Raises:
             MinivitError: this version has no such model, or the weights do not fit it.
         """
+        self.check_sizes()
         try:
-            model = create_model(self.architecture, **self.arguments)
-            model.load_state_dict(self.weights)
+            model = create_model(self.architecture, seed=None, **self.arguments)
+            model.load_state_dict(self.weights, resample=None)
         except (MinivitError, *_DAMAGE) as error:
             raise MinivitError(f"{self.path} does not fit this version of minivit: {error}") from error
         return model.eval()
@@ -190,7 +208,6 @@ def _read(path):
                 group, _, rest = name.removesuffix(".npy").partition("/")
                 groups[group][rest] = _parse_array(archive.read(name))  # read() verifies the CRC
     _check_metadata(metadata)
-    _check_sizes(metadata["arguments"], groups["model"])
     return Checkpoint(
         path=path,
         architecture=metadata["architecture"],
@@ -210,7 +227,7 @@ def _check_metadata(m):
     arguments, names = m["arguments"], m["class_names"]
     if not isinstance(m["architecture"], str) or not isinstance(m["data"], str | None):
         raise ValueError("the name of its model or data set is no text")
-    if not isinstance(arguments, dict) or not all(isinstance(a, int | float | str | None) for a in arguments.values()):
+    if not isinstance(arguments, dict) or not all(_is_plain(a) for a in arguments.values()):
         raise ValueError("the arguments of its model are no keywords with plain values")
     if type(arguments.get("num_classes")) is not int or {"name", "seed"} & arguments.keys():
         raise ValueError("the arguments of its model do not state num_classes, or state what is none")
@@ -230,30 +247,11 @@ def _check_metadata(m):
         raise ValueError("the state of its run is no JSON object")
 
 
-def _check_sizes(arguments, weights):
-    """Refuse sizes that the stored weights cannot have, before a network of those sizes fills the memory.
-
-    Each number below is that of one kind of weights in a vision transformer, of those which grow the fastest. A model
-    without such an argument is not bounded by it.
-    """
-    stored = sum(array.size for array in weights.values())
-
-    def size(name, default=1):
-        value = arguments.get(name, default)
-        if not _is_finite(value):
-            raise ValueError(f"{name} is {value!r}, not a number")
-        return abs(value)
-
-    dim, image = size("embed_dim"), size("img_size")
-    patch = size("patch_size") or 1
-    for what, needed in (
-        ("blocks", size("depth") * dim * dim * max(1, size("mlp_ratio"))),
-        ("classes", size("num_classes") * dim),
-        ("patches", size("in_chans") * patch * patch * dim),
-        ("positions", (image // patch) ** 2 * dim if "patch_size" in arguments else 0),
-    ):
-        if needed > stored:
-            raise ValueError(f"the {what} that it declares need more than the {stored} weights that it holds")
+def _is_plain(value):
+    """Whether ``value`` is a number that is no NaN, a text, None, or a short list of whole numbers."""
+    if isinstance(value, list):
+        return len(value) <= 64 and all(type(v) is int and abs(v) < 1 << 31 for v in value)
+    return isinstance(value, str | bool | None) or _is_finite(value)
 
 
 def _is_finite(value):

@@ -85,6 +85,8 @@ def resolve(overrides):
     Raises:
         UsageError: unknown recipe, or values that contradict each other.
     """
+    from minivit.models import accepts  # not at the top: --help reads this file, and must not wait for NumPy
+
     said = dict(overrides)
     model, data = said.get("model", DEFAULT_MODEL), said.get("data", DEFAULT_DATA)
     recipe = get_recipe(said.get("recipe"), data)
@@ -95,6 +97,8 @@ def resolve(overrides):
     if "epochs" in said:
         values["warmup_epochs"] = recipe.warmup_epochs * said["epochs"] / recipe.epochs
     values.update({name: value for name, value in said.items() if name not in ("recipe", "model_args")})
+    if "drop_path" not in said and not accepts(model, "drop_path_rate"):
+        values["drop_path"] = 0.0  # the recipe's is for transformers
     values["model_args"] = recipe.model_args_for(model) | said.get("model_args", {})
     _validate(values)
     return TrainConfig(**values)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from minivit.data import load_dataset
 from minivit.errors import MinivitError, UsageError
-from minivit.models import create_model
+from minivit.models import configure
 from minivit.training import checkpoint
 from minivit.training.config import differences
 from minivit.training.run_state import RunRecord
@@ -87,6 +87,7 @@ def resume(folder, overrides=None, *, data_dir=None, offline=False, time_budget=
             raise UsageError(
                 f"a resumed run keeps its settings, but {', '.join(changed)}: drop that, or start a new run"
             )
+        saved.check_sizes()
         _check_sizes(config, saved)
         if state.epoch == config.epochs:
             return _report_finished(folder, record)
@@ -99,12 +100,12 @@ def resume(folder, overrides=None, *, data_dir=None, offline=False, time_budget=
 def check_model(config):
     """Find misspelt names before a folder is made and data are downloaded.
 
-    The patch size has to wait for the size of the images.
+    Patch size and stride have to wait for the size of the images.
 
     Raises:
         UsageError: no such model, or it has no such arguments.
     """
-    create_model(config.model, **{key: v for key, v in config.model_args.items() if key != "patch_size"})
+    configure(config.model, **{key: v for key, v in config.model_args.items() if key not in ("patch_size", "stride")})
 
 
 def _check_sizes(config, saved):

@@ -12,14 +12,17 @@ from minivit.errors import MinivitError
 from minivit.kernels.adamw import adamw_step
 
 
+_NO_WEIGHTS = ("cls_token", "dist_token", "pos_embed", "absolute_pos_embed", "relative_position_bias_table")
+
+
 def decay_all(name, parameter):
     """Weight-decay group of the small-data recipe: every parameter, norms, biases and embeddings too."""
     return True
 
 
 def decay_weights(name, parameter):
-    """The usual group: all but vectors (norms, biases, scales), class tokens and position embeddings."""
-    return parameter.data.ndim > 1 and name.rpartition(".")[2] not in ("cls_token", "dist_token", "pos_embed")
+    """The usual group: all but vectors (norms, biases, scales), class tokens and tables of positions."""
+    return parameter.data.ndim > 1 and name.rpartition(".")[2] not in _NO_WEIGHTS
 
 
 class Optimizer:

@@ -132,7 +132,7 @@ class Trainer:
 
     def _take_step(self, images, labels):
         """Forward, backward, update. Returns the loss before the update, a float."""
-        loss = cross_entropy(self.model(Tensor(images)), labels, label_smoothing=self.config.label_smoothing)
+        loss = self._loss(self.model(Tensor(images)), labels)
         loss.backward()
         value, self.optimizer.lr = loss.item(), self.schedule(self.step)
         if not math.isfinite(value):
@@ -143,6 +143,12 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return value
+
+    def _loss(self, logits, labels):
+        """Cross-entropy. The two heads of a distilled model both learn the labels, as there is no teacher here."""
+        if isinstance(logits, tuple):
+            return sum(self._loss(head, labels) for head in logits) / len(logits)
+        return cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
 
     def _count(self, images, loss, seconds):
         state = self.state

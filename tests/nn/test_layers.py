@@ -6,7 +6,7 @@ import pytest
 import minivit
 from minivit import Tensor, nn
 from minivit.errors import MinivitError, StateDictError
-from minivit.nn.init import standard_normal, xavier_normal
+from minivit.nn.init import normal, xavier_normal
 
 
 def make_attention(**options):
@@ -83,7 +83,7 @@ def test_dropout_and_drop_path_act_only_in_training():
 
 def test_attention_with_dropout_is_the_fused_attention_when_nothing_drops():
     """The single steps that serve dropout must mean the same as the fused op."""
-    for options in ({}, {"learnable_temperature": True, "mask_diagonal": True}):
+    for options in ({}, {"learnable_temperature": True, "diagonal": -np.inf}):
         fused = make_attention(**options)
         stepwise = make_attention(attn_drop=0.5, **options)
         stepwise.load_state_dict(fused.state_dict())
@@ -134,7 +134,7 @@ def test_initial_weights_have_the_variance_they_promise():
     assert abs(weight.std() / np.sqrt(2 / 500) - 1) < 0.02
     convolution = xavier_normal(rng)((60, 50, 3, 3))
     assert abs(convolution.std() / np.sqrt(2 / (9 * 110)) - 1) < 0.03
-    assert abs(standard_normal(rng)((300, 200)).std() - 1) < 0.02
+    assert abs(normal(rng)((300, 200)).std() - 1) < 0.02
 
 
 @pytest.mark.parametrize("value", [[nn.Parameter(np.ones(1))], (nn.LayerNorm(2),), {"a": nn.LayerNorm(2)}])

@@ -280,10 +280,11 @@ def test_nothing_that_is_no_number_is_written(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_model_fits_its_own_sizes(tmp_path):
-    for name in minivit.list_models():
-        checkpoint.save(tmp_path / "a.npz", minivit.create_model(name))
-        assert minivit.load(tmp_path / "a.npz").architecture == name
+@pytest.mark.parametrize("name", minivit.list_models())
+def test_every_model_has_more_weights_than_its_sizes_need(name):
+    model = minivit.create_model(name, seed=None)
+    entries = sum(tensor.size for _, tensor in [*model.named_parameters(), *model.named_buffers()])
+    assert entries / 40 < model.config.least_weights() <= entries
 
 
 def test_names_that_no_file_can_have(tmp_path):

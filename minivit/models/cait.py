@@ -1,0 +1,224 @@
+"""CaiT (Touvron et al. 2021, arXiv 2103.17239), and the small-data version of it with SPT and LSA.
+
+Two stages. The patch tokens x attend to each other, without a class token; then a class token c looks at them in a few
+blocks of class attention, where the patch tokens stay as they are:
+
+    x = patch_embed(image) + pos_embed
+    L times:   x = x + gamma_1 TalkingHeadsAttention(LN(x)),    x = x + gamma_2 MLP(LN(x))
+    L_c times: c = c + gamma_1 ClassAttention(LN([c ; x])),     c = c + gamma_2 MLP(LN(c))
+    logits = Linear(LN(c))
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from minivit import ops
+from minivit.models import interop
+from minivit.models.base import ImageModel
+from minivit.models.config import ImageModelConfig
+from minivit.models.registry import register
+from minivit.nn import (
+    Attention,
+    Block,
+    ClassAttention,
+    ClassBlock,
+    Dropout,
+    LayerNorm,
+    Linear,
+    Mlp,
+    Parameter,
+    PatchEmbed,
+    ShiftedPatchTokenization,
+)
+from minivit.nn.init import normal, uniform_fan_in, xavier_normal
+
+
+@dataclass(frozen=True)
+class CaiTConfig(ImageModelConfig):
+    """Sizes and switches. The defaults are those of the small-data paper for images of 32 or 64 pixels.
+
+    ``small_data`` picks the conventions of that paper's code, which differ from the original in five ways: in the class
+    blocks, keys and values come from the patch tokens alone, without LayerNorm, and heads talk and branches are dropped
+    as in the other blocks; the mixing of heads has no bias, and starts standard normal; weights start Xavier-normal,
+    tokens and positions standard normal. Without it, weights, tokens and positions start with standard deviation 0.02
+    and the patch embedding uniform.
+
+    ``diagonal`` says what the LSA of the small-data version does with a token's score for itself: "published" sets it
+    to -1e-9 before the heads are mixed, which is about 0 and no mask at all, but is what the published code does;
+    "masked" gives each token the weight 0 for itself, right before the softmax; "none" leaves the scores alone.
+    """
+
+    patch_size: int = 0  # 0: img_size / 8, which gives the paper's 4 at 32 pixels and 8 at 64
+    embed_dim: int = 192
+    depth: int = 24  # blocks of self-attention
+    depth_token_only: int = 2  # blocks of class attention
+    num_heads: int = 4
+    head_dim: int = 0  # 0: embed_dim / num_heads
+    mlp_ratio: float = 2.0
+    qkv_bias: bool = False
+    norm_eps: float = 1e-5
+    init_values: float = 0.0  # what LayerScale starts with; 0: by the place of a block, see layer_scale_init
+    drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0  # the same in every block
+    small_data: bool = True
+    spt: bool = False
+    learnable_temperature: bool = False
+    diagonal: str = "none"
+
+    def __post_init__(self):
+        if self.patch_size == 0:
+            object.__setattr__(self, "patch_size", max(1, min(self.image_shape) // 8))
+        super().__post_init__()
+        self.require_at_least(1, "patch_size", "embed_dim", "depth", "num_heads")
+        self.require_at_least(0, "depth_token_only", "head_dim")
+        self.require_one_of("diagonal", ("none", "published", "masked"))
+        heads = 1 if self.head_dim else self.num_heads
+        self.require_transformer([self.embed_dim], [heads], self.patch_size)
+
+    @property
+    def stages(self):
+        return [(self.depth + self.depth_token_only, self.embed_dim)]
+
+    def least_weights(self):
+        patch, tokens = self.in_chans * self.patch_size**2, prod(self.image_shape) // self.patch_size**2
+        inner = self.depth * self.num_heads * (self.head_dim or 1)
+        return super().least_weights() + (patch + tokens + inner) * self.embed_dim
+
+
+def layer_scale_init(number):
+    """What LayerScale starts with in block ``number``, from 1: 0.1 up to 18, 1e-5 up to 24, then 1e-6.
+
+    In the paper a network of that depth starts so in all blocks; the small-data code starts each block by its number.
+    """
+    return 0.1 if number <= 18 else 1e-5 if number <= 24 else 1e-6
+
+
+class CaiT(ImageModel):
+    """Images (B, in_chans, height, width) -> logits (B, num_classes).
+
+    Args:
+        config: a CaiTConfig.
+        rng: draws the initial weights. generator: draws masks of dropout and drop path in training.
+    """
+
+    official_names = (interop.SPT_LSA_CAIT,)
+    positions = {"pos_embed": 0}
+
+    def __init__(self, config, *, rng, generator):
+        super().__init__(config)
+        self._init = xavier_normal(rng) if config.small_data else normal(rng, 0.02)
+        self._mix_init = normal(rng, 1.0 if config.small_data else 0.02)
+        table = normal(rng, 1.0 if config.small_data else 0.02)
+        patch_init = self._init if config.small_data else uniform_fan_in(rng)
+        dim, patch = config.embed_dim, config.patch_size
+        self.grid = tuple(side // patch for side in config.image_shape)
+        self.cls_token = Parameter(table((1, 1, dim)))
+        self.pos_embed = Parameter(table((1, self.grid[0] * self.grid[1], dim)))
+        if config.spt:
+            self.patch_embed = ShiftedPatchTokenization(
+                config.in_chans, dim, patch, norm_eps=config.norm_eps, init=patch_init
+            )
+        else:
+            self.patch_embed = PatchEmbed(config.in_chans, dim, patch, init=patch_init)
+        self.pos_drop = Dropout(config.drop_rate, generator)
+        self.blocks = [self._block(i, generator) for i in range(config.depth)]
+        self.blocks_token_only = [self._class_block(generator) for _ in range(config.depth_token_only)]
+        self.norm = LayerNorm(dim, config.norm_eps)
+        self.head = Linear(dim, config.num_classes, init=self._init)
+
+    def _block(self, i, generator):
+        c = self.config
+        attention = Attention(
+            c.embed_dim,
+            c.num_heads,
+            diagonal=-1e-9 if c.diagonal == "published" else None,
+            mask_after_mixing=c.diagonal == "masked",
+            talking_heads=self._head_mixing,
+            attn_drop=c.attn_drop_rate,
+            **self._attention_options(generator),
+        )
+        scale = c.init_values or layer_scale_init(i + 1 if c.small_data else c.depth)
+        mlp = Mlp(c.embed_dim, int(c.embed_dim * c.mlp_ratio), drop=c.drop_rate, init=self._init, rng=generator)
+        return Block(
+            attention, mlp, c.embed_dim,
+            norm_eps=c.norm_eps, layer_scale=scale, drop_path=c.drop_path_rate, rng=generator,
+        )  # fmt: skip
+
+    def _class_block(self, generator):
+        c = self.config
+        attention = ClassAttention(
+            c.embed_dim,
+            c.num_heads,
+            talking_heads=self._head_mixing if c.small_data else None,
+            attn_drop=c.attn_drop_rate if c.small_data else 0.0,
+            **self._attention_options(generator),
+        )
+        scale = c.init_values or layer_scale_init(1 if c.small_data else c.depth)
+        noise = c.small_data  # the original drops nothing in these blocks
+        mlp = Mlp(
+            c.embed_dim, int(c.embed_dim * c.mlp_ratio), drop=c.drop_rate * noise, init=self._init, rng=generator
+        )
+        return ClassBlock(
+            attention, mlp, c.embed_dim,
+            norm_context=not c.small_data, norm_eps=c.norm_eps, layer_scale=scale,
+            drop_path=c.drop_path_rate * noise, rng=generator,
+        )  # fmt: skip
+
+    def _attention_options(self, generator):
+        c = self.config
+        mixes = c.num_heads > 1 or c.head_dim not in (0, c.embed_dim)
+        return {
+            "head_dim": c.head_dim or None,
+            "qkv_bias": c.qkv_bias,
+            "proj": mixes or not c.small_data,
+            "learnable_temperature": c.learnable_temperature,
+            "init": self._init,
+            "rng": generator,
+        }
+
+    def _head_mixing(self):
+        heads = self.config.num_heads
+        return Linear(heads, heads, bias=not self.config.small_data, init=self._mix_init)
+
+    def forward(self, x):
+        return self.head(self.norm(self.forward_features(x)[0][:, 0]))
+
+    def forward_features(self, x):
+        """The class token (B, 1, embed_dim) and the patch tokens (B, N, embed_dim), before the last norm."""
+        self.check_images(x)
+        patches = self.pos_drop(self.patch_embed(x) + self.pos_embed)
+        for block in self.blocks:
+            patches = block(patches)
+        cls = ops.broadcast_to(self.cls_token, (x.shape[0], 1, self.config.embed_dim))
+        for block in self.blocks_token_only:
+            cls = block(cls, patches)
+        return cls, patches
+
+
+_SIZES = {  # width, heads, and the depths with what LayerScale starts with: the official code's, else the paper's rule
+    "xxs": (192, 4, {24: 1e-5, 36: 1e-5}),
+    "xs": (288, 6, {24: 1e-5, 36: 1e-6}),
+    "s": (384, 8, {24: 1e-5, 36: 1e-6, 48: 1e-6}),
+    "m": (768, 16, {24: 1e-5, 36: 1e-6, 48: 1e-6}),
+}
+
+
+def _register_imagenet():
+    shared = {"patch_size": 16, "num_classes": 1000, "mlp_ratio": 4.0, "qkv_bias": True, "norm_eps": 1e-6,
+              "small_data": False}  # fmt: skip
+    for size, (dim, heads, depths) in _SIZES.items():
+        for depth, init_values in depths.items():
+            for image in (224, 384, 448) if (size, depth) == ("m", 48) else (224, 384):
+                sizes = {"img_size": image, "embed_dim": dim, "num_heads": heads, "depth": depth}
+                register(
+                    f"cait_{size}{depth}_{image}", CaiT, CaiTConfig, {**shared, **sizes, "init_values": init_values},
+                    f"CaiT-{size.upper()}-{depth} at {image} pixels",
+                )  # fmt: skip
+
+
+_SMALL = {"head_dim": 64}
+_LSA = {"learnable_temperature": True, "diagonal": "published"}
+register("cait", CaiT, CaiTConfig, _SMALL, "CaiT for small data sets")
+register("sl_cait", CaiT, CaiTConfig, {**_SMALL, "spt": True, **_LSA}, "CaiT with SPT and LSA")
+_register_imagenet()
