@@ -10,7 +10,7 @@ ARGS   ?=
 PY = $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-thorough lint bench clean
+.PHONY: help train test test-thorough lint bench docs clean
 
 help: ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ bench: $(VENV)/.has-test ## time a training step against PyTorch's
 	  $(PY) -m pip install -qq --disable-pip-version-check -e '.[bench]'; } || \
 	  echo 'PyTorch could not be installed: timing minivit alone' >&2
 	@$(PY) benchmarks/train_step.py $(ARGS)
+
+docs: $(VENV)/.has-test ## write docs/models.md: what every model costs, counted
+	@$(PY) docs/models_table.py
 
 clean: ## remove the virtual environment and all caches (runs/ and data/ stay)
 	@[ ! -e '$(VENV)/pyvenv.cfg' ] || rm -rf '$(VENV)'

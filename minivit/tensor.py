@@ -20,17 +20,18 @@ import time
 
 import numpy as np
 
-__all__ = ["OPS", "Tensor", "backward", "is_grad_enabled", "no_grad", "op", "profile_ops", "unbroadcast"]
+__all__ = ["OPS", "Tensor", "backward", "is_grad_enabled", "no_grad", "observe", "op", "profile_ops", "unbroadcast"]
 
 OPS = {}
 """Every op by name. The gradient-check suite walks this registry, so an untested op cannot exist."""
 
 
 class _Mode(threading.local):
-    """What this thread records: the tape (off inside ``no_grad``) and, inside ``profile_ops``, the times."""
+    """What this thread records: the tape (off inside ``no_grad``), times (inside ``profile_ops``); and who watches."""
 
     recording = True
     profile = None
+    observer = None
 
 
 _mode = _Mode()
@@ -59,6 +60,26 @@ def profile_ops():
         yield _mode.profile
     finally:
         _mode.profile = outer
+
+
+@contextlib.contextmanager
+def observe(observer):
+    """Show ``observer`` all that this thread computes inside.
+
+    After each op it gets ``observer.op(name, arrays, static, result)``: the inputs and the result as arrays (None for
+    an optional input that is not there), and the keyword arguments. A module that is called gives way to
+    ``observer.call(module, args, kwargs)``, which is to return ``module.forward(*args, **kwargs)``.
+    """
+    outer, _mode.observer = _mode.observer, observer
+    try:
+        yield
+    finally:
+        _mode.observer = outer
+
+
+def current_observer():
+    """Return the observer of this thread, or None."""
+    return _mode.observer
 
 
 _SUPPORTED = "expected float32, float64, integers or bool"
@@ -226,6 +247,8 @@ def op(forward):
             out._node = _Node(name, parents, vjps, shapes, dtypes)
         if _mode.profile is not None:
             _log_time(name, calls=1, forward=time.perf_counter() - started)
+        if _mode.observer is not None:
+            _mode.observer.op(name, arrays, static, out.data)
         return out
 
     if name in OPS:

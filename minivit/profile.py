@@ -1,0 +1,134 @@
+"""``python -m minivit.profile``: what a network costs, layer by layer."""
+
+import argparse
+import json
+
+from minivit import command
+
+EPILOG = """\
+examples:
+  python -m minivit.profile --model sl_vit
+  python -m minivit.profile --model deit_base_patch16_224 --img-size 384
+  python -m minivit.profile --model vit --model-arg depth=4 embed_dim=96 --depth 1 --time
+  python -m minivit.profile runs/sl_vit-shapes10/best.npz --time --threads 1
+
+All numbers are for one image, counted while it runs through the network. A FLOP is one multiplication with its
+addition, as in the papers, in matrix products (those of attention too) and convolutions; all else counts 0, pooling
+too. Activations are all arrays made on the way, in float32: what a training step keeps for its backward pass at most.
+The last line of stdout is one JSON object: flops are these multiply-adds, norm_elements the elements that LayerNorm
+gives, ops = bops / 64 + flops, state_entries all numbers of the weights with their buffers; sizes are in bytes.
+"""
+
+
+def build_parser():
+    """Return the parser of this command."""
+    parser = command.Parser(
+        "profile", description="Count what a network costs: parameters, multiply-adds, memory.", epilog=EPILOG
+    )
+    what = parser.add_argument_group("network (python -m minivit lists the names)")
+    what.add_argument("checkpoint", metavar="CKPT", nargs="?", help="the network of this file, instead of --model")
+    what.add_argument("--model", metavar="NAME", help="network")
+    what.add_argument("--img-size", type=_image_size, metavar="N",
+                      help="pixels a side, or HEIGHTxWIDTH (default: the network's)")  # fmt: skip
+    what.add_argument("--num-classes", type=command.positive_int, metavar="N",
+                      help="classes (default: the network's)")  # fmt: skip
+    what.add_argument("--model-arg", dest="model_args", nargs="+", action="extend", type=command.key_value, default=[],
+                      metavar="KEY=VALUE", help="constructor keywords, values as in JSON, such as depth=4")  # fmt: skip
+    table = parser.add_argument_group("table")
+    table.add_argument("--depth", type=command.positive_int, default=2, metavar="N",
+                       help="levels of modules to tell apart (default: 2)")  # fmt: skip
+    table.add_argument("--unfold", action="store_true", help="a row for every block, equal ones too")
+    speed = parser.add_argument_group("speed")
+    speed.add_argument("--time", action="store_true", help="measure inference, with random weights")
+    speed.add_argument("--batch-size", type=command.positive_int, default=32, metavar="N",
+                       help="images at once for --time (default: 32)")  # fmt: skip
+    command.add_threads_option(speed)
+    return parser
+
+
+def main(argv=None):
+    """Run the command."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if (args.model is None) == (args.checkpoint is None):
+        parser.error("name either a network, with --model, or a checkpoint")
+    command.set_threads(args.threads)
+
+    from minivit.analysis import cost, throughput
+    from minivit.errors import MinivitError
+    from minivit.kernels.memory import keep_freed_memory
+    from minivit.kernels.threads import num_threads
+    from minivit.models import create_model
+    from minivit.training import checkpoint
+
+    name, arguments = args.model, {}
+    if args.checkpoint is not None:
+        saved = checkpoint.read(args.checkpoint)
+        name, arguments = saved.architecture, saved.arguments
+    said = {"img_size": args.img_size, "num_classes": args.num_classes}
+    arguments = arguments | {key: value for key, value in said.items() if value is not None} | dict(args.model_args)
+    keep_freed_memory()
+    try:
+        model = create_model(name, seed=0 if args.time else None, **arguments)
+        network = cost.measure(model)
+        speed = throughput.images_per_second(model, args.batch_size) if args.time else None
+    except MemoryError as error:
+        raise MinivitError(f"this machine has not the memory to run {name} at this size: {error}") from None
+
+    total = network.total()
+    height, width = model.config.image_shape
+    print(f"{name}, one image of {height}x{width} pixels, {model.config.num_classes} classes")
+    _print_table(list(cost.rows(network, args.depth, not args.unfold)), total)
+    result = {
+        "model": name,
+        "img_size": height if height == width else [height, width],
+        "parameters": total.parameters,
+        "state_entries": total.parameters + total.buffers,
+        "flops": total.macs,
+        "norm_elements": total.norm_elements,
+        "bops": total.bops,
+        "ops": total.ops,
+        "weight_bytes": total.weight_bytes,
+        "activation_bytes": total.activation_bytes,
+    }
+    if args.time:
+        result |= {"images_per_second": round(speed, 1), "batch_size": args.batch_size, "threads": num_threads()}
+        print(f"{speed:,.1f} images/s, {args.batch_size} at once, threads: {num_threads()}")
+    print(json.dumps(result))
+
+
+def _print_table(rows, total):
+    """Print rows of ``minivit.analysis.cost`` with their total."""
+    head = ("layer", "output", "parameters", "MFLOPs", "share", "activations MB")
+    body = [(row.name, " x ".join(map(str, row.output or ())), *_numbers(row.counts, total)) for row in rows]
+    foot = ("total", "", *_numbers(total, total))
+    widths = [max(map(len, column)) for column in zip(head, *body, foot, strict=True)]
+    rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+    for line in (head, None, *body, None, foot):
+        cells = (f"{cell:{'<' if i < 2 else '>'}{widths[i]}}" for i, cell in enumerate(line or ()))
+        print("  ".join(cells) if line else rule)
+    if any(row.name.endswith("(own)") for row in rows):
+        print("(own): what a module does and holds itself, beside the layers below it")
+    if any("-" in row.name for row in rows):
+        print("with a dash, such as blocks.0-8: equal neighbours, added up (--unfold shows each)")
+
+
+def _numbers(counts, total):
+    return (
+        f"{counts.parameters:,}",
+        f"{counts.macs / 1e6:,.2f}",
+        f"{counts.macs / max(1, total.macs):.1%}",
+        f"{counts.activation_bytes / 1e6:,.2f}",
+    )
+
+
+def _image_size(text):
+    """Option type: N for N x N pixels, or HxW as the pair (height, width)."""
+    sides = tuple(command.positive_int(side) for side in text.split("x"))
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"must look like 224 or 192x256, not {text!r}")
+    return sides[0] if len(sides) == 1 else sides
+
+
+if __name__ == "__main__":
+    command.run("profile", main)
