@@ -5,6 +5,8 @@ from minivit import command
 COMMANDS = {
     "train": "train a network",
     "evaluate": "measure a trained network on test images",
+    "convert": "bring official PyTorch or timm weights in, and out again",
+    "profile": "count parameters, multiply-adds and memory, layer by layer",
 }
 
 

@@ -1,6 +1,7 @@
 """What all commands share: the parser, checked types of options, errors in one line. Imports nothing big."""
 
 import argparse
+import json
 import math
 import os
 import sys
@@ -117,6 +118,25 @@ def non_negative_float(text):
 def fraction(text):
     """Option type: a number from 0 up to, but not including, 1."""
     return _number(text, lambda x: 0 <= x < 1, "a number from 0 up to, but not including, 1")
+
+
+def key_value(text):
+    """Option type: KEY=VALUE with a JSON value; anything else that VALUE may be is a string."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"must look like depth=4, not {text!r}")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def image_size(text):
+    """Option type: N for N x N pixels, or HxW as the pair (height, width)."""
+    sides = tuple(positive_int(side) for side in text.split("x"))
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"must look like 224 or 192x256, not {text!r}")
+    return sides[0] if len(sides) == 1 else sides
 
 
 def _whole(text, least):

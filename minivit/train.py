@@ -39,7 +39,7 @@ def build_parser():
 
     what = parser.add_argument_group("what to train (python -m minivit lists the names)")
     what.add_argument("--model", metavar="NAME", help=f"network (default: {DEFAULT_MODEL})")
-    what.add_argument("--model-arg", dest="model_args", nargs="+", action="extend", type=_key_value,
+    what.add_argument("--model-arg", dest="model_args", nargs="+", action="extend", type=command.key_value,
                       metavar="KEY=VALUE",
                       help="constructor keywords, values as in JSON, such as depth=4 (default: the recipe's)")
     what.add_argument("--data", metavar="NAME", help=f"data set, or folder:PATH (default: {DEFAULT_DATA})")
@@ -156,17 +156,6 @@ def _by_recipe(name, get=None):
     """``quick 10, small_data 100``: what each recipe says about an option."""
     get = get or (lambda recipe: getattr(recipe, name))
     return ", ".join(f"{recipe.name} {get(recipe)}" for recipe in RECIPES.values())
-
-
-def _key_value(text):
-    """Option type: KEY=VALUE with a JSON value; anything else that VALUE may be is a string."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.isidentifier():
-        raise command.argparse.ArgumentTypeError(f"must look like depth=4, not {text!r}")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ FLOORS = {
     "ops": (1, "numpy scipy"),
     "gradcheck": (2, "numpy"),
     "nn": (2, "numpy"),
-    "models": (3, "numpy safetensors"),
+    "models": (3, "numpy safetensors torch"),
     "data": (3, "numpy tqdm PIL"),
     "training": (4, "numpy tqdm"),
     "analysis": (4, "numpy matplotlib PIL"),
@@ -43,7 +43,7 @@ FLOORS = {
 # Data sets are plain arrays: minivit.data may import these and nothing else of the package.
 DATA_MAY_IMPORT = {"data", "errors"}
 # Optional extras, and what is slow to import: only inside the function that needs it.
-LAZY = {"PIL", "matplotlib", "safetensors"}
+LAZY = {"PIL", "matplotlib", "safetensors", "torch"}
 
 
 def sources():

@@ -12,12 +12,14 @@ class ImageModel(Module):
 
     What families set:
         official_names: tables of ``minivit.models.interop``, by which weights of the official code are renamed.
+        timm_names: the table by which timm's names are other than minivit's, where it has the architecture.
         positions: learned tables over the grid of patches: name -> number of prefix tokens before the grid.
         grid: (rows, columns) of that grid.
         any_image_size: whether images may have other sizes than ``config.img_size``.
     """
 
     official_names = ()
+    timm_names = ()
     positions = {}
     any_image_size = False
 

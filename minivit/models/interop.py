@@ -124,6 +124,11 @@ def to_minivit(arrays, model):
     return {name: _layout(array, own.get(name)) for name, array in best.items()}
 
 
+def to_timm(arrays, model):
+    """Rename minivit's arrays as timm would, where the two differ: a new dict name -> array."""
+    return _rename(arrays, [(ours, theirs) for theirs, ours in model.timm_names])
+
+
 def _rename(arrays, table):
     rules = [(_pattern(official), ours) for official, ours in table]
     renamed, parts = {}, {}

@@ -1,0 +1,68 @@
+"""Weights from elsewhere, in a model with as many classes as they have, or with new ones, at any image size.
+
+The rules are those of DeiT's fine-tuning: position tables are resampled, and classifiers that do not fit are dropped.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minivit.errors import UsageError
+from minivit.models.base import ImageModel
+from minivit.models.interop import to_minivit
+from minivit.models.registry import create_model
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What :func:`transfer` made of some weights.
+
+    Args:
+        model: the network that holds them.
+        dropped: names of the parameters that stay freshly initialised instead: those of the classifiers, or none.
+        resampled: name -> (shape in the file, shape in the model) of the position tables that were resampled.
+    """
+
+    model: ImageModel
+    dropped: list
+    resampled: dict
+
+
+def transfer(arrays, architecture, arguments, *, num_classes=None, resample="bicubic"):
+    """Make a model and load weights into it.
+
+    Args:
+        arrays: name -> array, as :meth:`ImageModel.load_state_dict` takes them.
+        architecture, arguments: name and keywords for ``create_model``; ``num_classes`` among them does not count.
+        num_classes: None takes as many as the weights have. Where they have another number of them, their
+            classifiers are dropped.
+        resample: a method of ``resample_positions``.
+
+    Raises:
+        UsageError: no such model, or arguments that make no sense.
+        StateDictError: all that is missing, unexpected or of another shape, at once.
+    """
+    if {"name", "seed"} & arguments.keys():
+        raise UsageError("name and seed are no keywords of a network")
+    draft = create_model(architecture, seed=None, **arguments)
+    arrays = to_minivit(arrays, draft)
+    classifiers = [name for name in _classifiers(draft) if np.ndim(arrays.get(name))]
+    stored = next((len(arrays[name]) for name in classifiers), draft.config.num_classes)
+    wanted = stored if num_classes is None else num_classes
+    dropped = classifiers if wanted != stored else []
+
+    model = create_model(architecture, seed=0 if dropped else None, **{**arguments, "num_classes": wanted})
+    own = {name: parameter.data for name, parameter in model.named_parameters()}
+    arrays |= {name: own[name] for name in dropped}
+    tables = [name for name in model.positions if name in arrays and name in own]
+    shapes = {name: (np.shape(arrays[name]), own[name].shape) for name in tables}
+    model.load_state_dict(arrays, resample=resample)
+    return Transfer(model, dropped, {name: (old, new) for name, (old, new) in shapes.items() if old != new})
+
+
+def _classifiers(model):
+    """Names of the parameters with one row for each class: those of another shape where there is one class more."""
+    more = {**model.arguments, "num_classes": model.config.num_classes + 1}
+    other = create_model(model.architecture, seed=None, **more)
+    theirs = {name: parameter.shape for name, parameter in other.named_parameters()}
+    return [name for name, parameter in model.named_parameters() if parameter.shape != theirs[name]]
