@@ -35,7 +35,7 @@ def describe_models():
     return {name: _MODELS[name][3] for name in list_models()}
 
 
-def create_model(name, *, seed=0, **keywords):
+def create_model(name, /, *, seed=0, **keywords):
     """Return a new model with random weights.
 
     Args:
@@ -66,7 +66,7 @@ def create_model(name, *, seed=0, **keywords):
     return model
 
 
-def configure(name, **keywords):
+def configure(name, /, **keywords):
     """Return the configuration that ``create_model`` would build from; raises what that does."""
     if name not in _MODELS:
         raise UsageError(f"unknown model {name!r}{suggest(name, _MODELS)} (python -m minivit lists all)")
@@ -74,7 +74,8 @@ def configure(name, **keywords):
     fields = {f.name: f for f in dataclasses.fields(config_class)}
     for key in keywords:
         if key not in fields:
-            raise UsageError(f"model {name!r} has no keyword {key!r}{suggest(key, fields)} (known: {', '.join(fields)})")
+            near = suggest(key, fields)
+            raise UsageError(f"model {name!r} has no keyword {key!r}{near} (known: {', '.join(fields)})")
     values = {key: _convert(name, key, value, fields[key].type) for key, value in keywords.items()}
     return config_class(**{**defaults, **values})
 

@@ -81,7 +81,7 @@ class RegNetConfig(ImageModelConfig):
             if width % min(self.group_size, width):
                 raise UsageError(f"width {width} does not divide into groups of group_size {self.group_size} channels")
         narrowest = min(self.stem_width, *self.widths)
-        if self.se_ratio and round(self.se_ratio * narrowest) < 1:
+        if self.se_ratio and not 0.5 < self.se_ratio * narrowest < 1e6:  # NaN is neither
             raise UsageError(f"se_ratio {self.se_ratio} leaves SE no channels where a block has {narrowest}")
         if len(self.strides) > len(self.widths):
             raise UsageError(f"there are {len(self.widths)} stages, but strides {self.strides}")
@@ -92,7 +92,9 @@ class RegNetConfig(ImageModelConfig):
         return list(zip(self.depths, self.widths, strict=True))
 
     def _apply_rule(self):
-        self.require_at_least(1, "w0")
+        self.require_at_least(8, "w0")
+        if self.w0 % 8:
+            raise UsageError(f"w0 must be a multiple of 8, got {self.w0}")
         if not (0 <= self.wa < 1e6 and 1 < self.wm < 1e3):
             raise UsageError(f"expected wa of at least 0 and wm above 1, got {self.wa} and {self.wm}")
         widths, depths = stage_widths(self.depth, self.w0, self.wa, self.wm, self.group_size)

@@ -5,6 +5,7 @@ the stages 2x2 tokens merge into one of twice the width. The mean of all tokens 
 """
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -64,6 +65,10 @@ class SwinConfig(ImageModelConfig):
         self.require_at_least(1, "patch_size", "embed_dim", "depths", "num_heads", "window_size")
         self.require_same_lengths("depths", "num_heads")
         self.require_transformer(self.dims, self.num_heads, self.patch_size)
+        if self.mask_diagonal and any(
+            prod(map(min, pair(self.window_size), grid)) < 2 for grid in self.grids
+        ):
+            raise UsageError("a window of one token has nothing left when mask_diagonal hides that token from itself")
         for rows, columns in self.grids[:-1]:
             if self.spt_pool and (rows % 2 or columns % 2):
                 raise UsageError(f"img_size {self.img_size} gives a grid of {rows}x{columns} patches, not to be halved")

@@ -77,6 +77,8 @@ class T2TConfig(ImageModelConfig):
         for grid in self.grids:
             if min(grid) < 1:
                 raise UsageError(f"img_size {self.img_size} is too small for the soft splits")
+        if self.mask_diagonal and any(prod(grid) < 2 for grid in self.grids[:-1]):
+            raise UsageError("a single token has nothing left when mask_diagonal hides it from itself")
 
     @property
     def lsa(self):
@@ -146,16 +148,16 @@ class T2TViT(ImageModel):
         return Block(attention, mlp, c.embed_dim, norm_eps=c.norm_eps, drop_path=drop_path, rng=generator)
 
     def forward(self, x):
-        return self.head(self.forward_features(x)[:, 0])
+        return self.head(self.norm(self.forward_features(x))[:, 0])
 
     def forward_features(self, x):
-        """All tokens after the last norm, the class token first: (B, 1 + N, embed_dim)."""
+        """All tokens before the last norm, the class token first: (B, 1 + N, embed_dim)."""
         self.check_images(x)
         cls = ops.broadcast_to(self.cls_token, (x.shape[0], 1, self.config.embed_dim))
         tokens = self.pos_drop(ops.concat([cls, self.tokens_to_token(x)], axis=1) + self.pos_embed)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm(tokens)
+        return tokens
 
     def load_state_dict(self, arrays, **options):
         """As ``ImageModel.load_state_dict``. The position table of another image size gives way to this model's own."""

@@ -101,6 +101,7 @@ class VisionTransformer(ImageModel):
     """
 
     official_names = (interop.SPT_LSA_VIT, interop.TIMM_LAYER_SCALE)
+    timm_names = interop.TIMM_LAYER_SCALE
 
     def __init__(self, config, *, rng, generator):
         super().__init__(config)
@@ -148,21 +149,21 @@ class VisionTransformer(ImageModel):
         )  # fmt: skip
 
     def forward(self, x):
-        tokens = self.forward_features(x)
+        tokens = self.norm(self.forward_features(x)[:, : 2 if self.config.distilled else 1])
         logits = self.head(tokens[:, 0])
         if self.head_dist is None:
             return logits
         return join_heads(logits, self.head_dist(tokens[:, 1]), self.training, self.config.eval_heads)
 
     def forward_features(self, x):
-        """All tokens after the last norm, the class token first: (B, 1 + N, embed_dim), or (B, 2 + N, embed_dim)."""
+        """All tokens before the last norm, class token(s) first: (B, 1 + N, embed_dim), or (B, 2 + N, embed_dim)."""
         self.check_images(x)
         prefix = [self.cls_token] if self.dist_token is None else [self.cls_token, self.dist_token]
         prefix = [ops.broadcast_to(token, (x.shape[0], 1, self.config.embed_dim)) for token in prefix]
         tokens = self.pos_drop(ops.concat([*prefix, self.patch_embed(x)], axis=1) + self.pos_embed)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm(tokens)
+        return tokens
 
 
 def _register_small_data():

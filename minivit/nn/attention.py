@@ -36,8 +36,8 @@ class HeadAttention(Module):
         self, num_heads, head_dim, *, learnable_temperature=False, diagonal=None, mask_after_mixing=False,
         talking_heads=None, attn_drop=0.0, rng,
     ):  # fmt: skip
-        scale = np.full(num_heads, head_dim**-0.5, np.float32)
-        self.scale = Parameter(scale) if learnable_temperature else scale
+        scale = np.full(num_heads, head_dim**-0.5)  # fixed, it takes the dtype of the queries
+        self.scale = Parameter(scale.astype(np.float32)) if learnable_temperature else scale
         self.diagonal, self.mask_after_mixing = diagonal, mask_after_mixing
         self.num_heads = num_heads
         self.attn_drop = Dropout(attn_drop, rng)
@@ -60,7 +60,7 @@ class HeadAttention(Module):
 
     def weights(self, q, k, bias=None):
         """The attention weights (B, H, N, M) that multiply the values."""
-        scores = (q * ops.reshape(self.scale, (-1, 1, 1))) @ k.swapaxes(-1, -2)
+        scores = (q * self.scale.reshape(-1, 1, 1)) @ k.swapaxes(-1, -2)
         scores = scores if bias is None else scores + bias
         diagonal = np.eye(*scores.shape[2:], dtype=bool)
         if self.diagonal is not None:

@@ -11,7 +11,6 @@ import numpy as np
 from minivit.errors import MinivitError
 from minivit.kernels.adamw import adamw_step
 
-
 _NO_WEIGHTS = ("cls_token", "dist_token", "pos_embed", "absolute_pos_embed", "relative_position_bias_table")
 
 
