@@ -1,5 +1,7 @@
 """``python -m minivit``: what there is, and what is in force on this machine."""
 
+import textwrap
+
 from minivit import command
 
 COMMANDS = {
@@ -18,7 +20,7 @@ def main(argv=None):
     parser.parse_args(argv)
 
     from minivit.data import DATASETS
-    from minivit.models import describe_models
+    from minivit.models import configure, describe_models
     from minivit.training.environment import describe_environment
     from minivit.training.recipes import RECIPES
 
@@ -26,7 +28,14 @@ def main(argv=None):
         "commands (each answers to --help)",
         {f"python -m minivit.{name}": text for name, text in COMMANDS.items()},
     )
-    _section("models", describe_models())
+    small, large = {}, {}
+    for name, description in describe_models().items():
+        if max(configure(name).image_shape) <= 64:
+            small[name] = description
+        else:
+            large.setdefault(name.partition("_")[0], []).append(name)
+    _section("models for small images", small)
+    _section("models for larger images", {family: " ".join(names) for family, names in large.items()})
     _section("data sets", DATASETS)
     _section("recipes", {recipe.name: recipe.description for recipe in RECIPES.values()})
     _section("in force here", describe_environment())
@@ -36,7 +45,9 @@ def _section(title, rows):
     width = max(map(len, rows), default=0)
     print(f"{title}:")
     for name, text in rows.items():
-        print(f"  {name:<{width}}  {text}".rstrip())
+        lines = textwrap.wrap(str(text), 110 - width, break_on_hyphens=False) or [""]
+        for label, line in zip([name, *[""] * len(lines[1:])], lines, strict=True):
+            print(f"  {label:<{width}}  {line}".rstrip())
     print()
 
 

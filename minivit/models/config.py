@@ -3,6 +3,7 @@
 import numbers
 from dataclasses import dataclass
 from types import UnionType
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,7 +31,13 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class ImageModelConfig:
-    """Base class: frozen dataclass whose fields are the keywords of ``create_model``."""
+    """Base class: frozen dataclass whose fields are the keywords of ``create_model``.
+
+    ``replaces``: keyword -> fields that a registered name sets, and that give way when the user gives that keyword,
+    for sizes that can be said in two ways.
+    """
+
+    replaces: ClassVar = {}
 
     img_size: Size = 32
     in_chans: int = 3

@@ -77,6 +77,8 @@ def configure(name, /, **keywords):
             near = suggest(key, fields)
             raise UsageError(f"model {name!r} has no keyword {key!r}{near} (known: {', '.join(fields)})")
     values = {key: _convert(name, key, value, fields[key].type) for key, value in keywords.items()}
+    replaced = {field for key in values for field in config_class.replaces.get(key, ())}
+    defaults = {key: value for key, value in defaults.items() if key not in replaced}
     return config_class(**{**defaults, **values})
 
 

@@ -51,8 +51,10 @@ class RegNetConfig(ImageModelConfig):
     """Sizes. The network takes images of any size, whatever ``img_size`` says.
 
     The stages are given by the rule ``stage_widths`` (depth, w0, wa, wm), or by widths and depths; by both only if they
-    agree. With depth 0 there is no rule.
+    agree. depth 0 stands for no rule.
     """
+
+    replaces = {"widths": ("depth", "w0", "wa", "wm"), "depths": ("depth", "w0", "wa", "wm")}
 
     img_size: Size = 224
     num_classes: int = 1000
@@ -101,7 +103,7 @@ class RegNetConfig(ImageModelConfig):
         if (self.widths or widths, self.depths or depths) != (widths, depths):
             raise UsageError(
                 f"depth {self.depth}, w0 {self.w0}, wa {self.wa} and wm {self.wm} make widths {widths} and depths "
-                f"{depths}, not {self.widths} and {self.depths}; depth=0 leaves the rule out"
+                f"{depths}, not {self.widths} and {self.depths}: give one or the other"
             )
         object.__setattr__(self, "widths", widths)
         object.__setattr__(self, "depths", depths)
@@ -219,8 +221,8 @@ def _register_variants():
         "regnety_160": (18, 200, 106.23, 2.48, 112, "RegNetY-16GF, the teacher of DeiT"),
     }
     small = {
-        "regnety_tiny": (8, 16, 16.0, 1.9, 8, "RegNetY with 8 blocks for images of 32 pixels"),
-        "regnety_small": (10, 16, 12.0, 2.0, 8, "RegNetY with 10 blocks for images of 32 pixels"),
+        "regnety_nano": (8, 16, 16.0, 1.9, 8, "RegNetY with 8 blocks for images of 32 pixels"),
+        "regnety_mini": (10, 16, 12.0, 2.0, 8, "RegNetY with 10 blocks for images of 32 pixels"),
     }
     for name, (*rule, description) in (variants | small).items():
         defaults = dict(zip(("depth", "w0", "wa", "wm", "group_size"), rule, strict=True))

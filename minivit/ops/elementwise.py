@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from minivit.kernels import exponential
+from minivit.kernels import relu as rectifier
 from minivit.tensor import Tensor, op, require_floats
 
 # --- arithmetic --------------------------------------------------------------------------------------------------
@@ -123,7 +124,8 @@ def erf(a, /):
 @op
 def relu(a, /):
     """max(a, 0), with derivative 0 at 0."""
-    return np.maximum(a, 0), (lambda g: g * (a > 0),)
+    out = rectifier.relu(a)
+    return out, (lambda g: rectifier.relu_backward(g, out),)
 
 
 @op

@@ -1,8 +1,10 @@
 """LayerNorm and BatchNorm."""
 
+import math
+
 import numpy as np
 
-from minivit.kernels import rows
+from minivit.kernels import channels, rows
 from minivit.tensor import op, require_floats
 
 
@@ -43,28 +45,20 @@ def batch_norm(x, weight, bias, /, running_mean, running_var, training, momentum
         raise TypeError("expected the running statistics as arrays, which training updates in place")
     if x.ndim < 2 or not weight.shape == bias.shape == running_mean.shape == running_var.shape == x.shape[1:2]:
         raise ValueError("expected x of shape (B, C, ...), and weight, bias and running statistics of shape (C,)")
-    axes = (0, *range(2, x.ndim))
-    shape = (-1,) + (1,) * (x.ndim - 2)
-    n = x.size // max(1, x.shape[1])
+    x3 = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+    n = len(x3) * x3.shape[2]
     if training:
         if n < 2:
             raise ValueError("expected more than one value for each channel in training")
-        mean, variance = x.mean(axes), x.var(axes)
+        mean, variance = channels.statistics(x3)
         running_mean += momentum * (mean - running_mean)
         running_var += momentum * (variance * (n / (n - 1)) - running_var)
     else:
         mean, variance = running_mean.astype(x.dtype), running_var.astype(x.dtype)
     rstd = (1 / np.sqrt(variance + eps)).astype(x.dtype)
-    normed = (x - mean.reshape(shape)) * rstd.reshape(shape)
 
-    def vjp_x(g):
-        g = g * (weight * rstd).reshape(shape)
-        if training:  # the batch's statistics depend on x too
-            g = g - g.mean(axes, keepdims=True) - normed * (g * normed).mean(axes, keepdims=True)
-        return g
+    def vjp(g):
+        dx, dweight, dbias = channels.normalize_backward(g.reshape(x3.shape), x3, mean, rstd, weight, training)
+        return dx.reshape(x.shape), dweight, dbias
 
-    return normed * weight.reshape(shape) + bias.reshape(shape), (
-        vjp_x,
-        lambda g: (g * normed).sum(axes),
-        lambda g: g.sum(axes),
-    )
+    return channels.normalize(x3, mean, rstd, weight, bias).reshape(x.shape), vjp

@@ -142,9 +142,10 @@ def check_fits(saved, dataset):
         raise UsageError(
             f"the checkpoint knows {classes} classes, but {dataset.name} has {dataset.num_classes}"
         )
-    if size not in (None, dataset.img_size):  # None: a network that takes any size
+    if size not in (None, dataset.img_size):
+        height, width = size if isinstance(size, list | tuple) else (size, size)
         raise UsageError(
-            f"the checkpoint takes images of {size}x{size}, but those of {dataset.name} are "
+            f"the checkpoint takes images of {height}x{width}, but those of {dataset.name} are "
             f"{dataset.img_size}x{dataset.img_size}"
         )
     if saved.class_names and saved.class_names != tuple(dataset.class_names):

@@ -288,6 +288,7 @@ class Trainer:
         """Name of the first array that holds inf or NaN, or None."""
         named = list(self.model.named_parameters())
         arrays = [(f"parameter {name}", p.data) for name, p in named]
+        arrays += [(f"buffer {name}", b.data) for name, b in self.model.named_buffers()]
         arrays += [(f"gradient of {name}", p.grad) for name, p in named if p.grad is not None]
         arrays += [(f"{slot} of {name}", a) for slot, own in self.optimizer.state.items() for name, a in own.items()]
         return next((name for name, array in arrays if not np.isfinite(array).all()), None)

@@ -104,8 +104,8 @@ FULL_SIZE = {
     "regnety_002": (3_162_996,),
     "regnety_004": (4_344_144,),
     "regnety_160": (83_590_140,),
-    "regnety_tiny": (191_146,),
-    "regnety_small": (223_746,),
+    "regnety_nano": (191_146,),
+    "regnety_mini": (223_746,),
 }
 
 
@@ -265,7 +265,7 @@ def test_no_grad_records_nothing(name):
 
 
 def test_cnns_take_images_of_any_size():
-    for name in ("resnet20", "regnety_tiny"):
+    for name in ("resnet20", "regnety_nano"):
         model = small(name)
         for shape in ((2, 3, 16, 16), (2, 3, 9, 30)):
             assert evaluate(model, np.ones(shape, np.float32)).shape == (2, 5)
