@@ -17,9 +17,9 @@ from minivit.models import interop
 from minivit.models.base import ImageModel
 from minivit.models.config import ImageModelConfig
 from minivit.models.registry import register
+from minivit.models.transformer import patch_embedding, transformer_block
 from minivit.nn import (
     Attention,
-    Block,
     ClassAttention,
     ClassBlock,
     Dropout,
@@ -27,8 +27,6 @@ from minivit.nn import (
     Linear,
     Mlp,
     Parameter,
-    PatchEmbed,
-    ShiftedPatchTokenization,
 )
 from minivit.nn.init import normal, uniform_fan_in, xavier_normal
 
@@ -94,6 +92,12 @@ def layer_scale_init(number):
     return 0.1 if number <= 18 else 1e-5 if number <= 24 else 1e-6
 
 
+def head_mixing(config, init):
+    """Function that makes a layer (..., H) -> (..., H) for talking heads."""
+    heads = config.num_heads
+    return lambda: Linear(heads, heads, bias=not config.small_data, init=init)
+
+
 class CaiT(ImageModel):
     """Images (B, in_chans, height, width) -> logits (B, num_classes).
 
@@ -107,79 +111,67 @@ class CaiT(ImageModel):
 
     def __init__(self, config, *, rng, generator):
         super().__init__(config)
-        self._init = xavier_normal(rng) if config.small_data else normal(rng, 0.02)
-        self._mix_init = normal(rng, 1.0 if config.small_data else 0.02)
-        table = normal(rng, 1.0 if config.small_data else 0.02)
-        patch_init = self._init if config.small_data else uniform_fan_in(rng)
-        dim, patch = config.embed_dim, config.patch_size
-        self.grid = tuple(side // patch for side in config.image_shape)
-        self.cls_token = Parameter(table((1, 1, dim)))
-        self.pos_embed = Parameter(table((1, self.grid[0] * self.grid[1], dim)))
-        if config.spt:
-            self.patch_embed = ShiftedPatchTokenization(
-                config.in_chans, dim, patch, norm_eps=config.norm_eps, init=patch_init
-            )
-        else:
-            self.patch_embed = PatchEmbed(config.in_chans, dim, patch, init=patch_init)
-        self.pos_drop = Dropout(config.drop_rate, generator)
-        self.blocks = [self._block(i, generator) for i in range(config.depth)]
-        self.blocks_token_only = [self._class_block(generator) for _ in range(config.depth_token_only)]
-        self.norm = LayerNorm(dim, config.norm_eps)
-        self.head = Linear(dim, config.num_classes, init=self._init)
+        c = config
+        init = xavier_normal(rng) if c.small_data else normal(rng, 0.02)
+        table = normal(rng, 1.0 if c.small_data else 0.02)
+        self.grid = tuple(side // c.patch_size for side in c.image_shape)
+        self.cls_token = Parameter(table((1, 1, c.embed_dim)))
+        self.pos_embed = Parameter(table((1, self.grid[0] * self.grid[1], c.embed_dim)))
+        self.patch_embed = patch_embedding(c, init if c.small_data else uniform_fan_in(rng))
+        self.pos_drop = Dropout(c.drop_rate, generator)
+        parts = {"mixing": head_mixing(c, table), "init": init, "rng": generator}
+        self.blocks = [self._block(i + 1, **parts) for i in range(c.depth)]
+        self.blocks_token_only = [self._class_block(**parts) for _ in range(c.depth_token_only)]
+        self.norm = LayerNorm(c.embed_dim, c.norm_eps)
+        self.head = Linear(c.embed_dim, c.num_classes, init=init)
 
-    def _block(self, i, generator):
+    def _block(self, number, *, mixing, init, rng):
         c = self.config
         attention = Attention(
             c.embed_dim,
             c.num_heads,
             diagonal=-1e-9 if c.diagonal == "published" else None,
             mask_after_mixing=c.diagonal == "masked",
-            talking_heads=self._head_mixing,
+            talking_heads=mixing,
             attn_drop=c.attn_drop_rate,
-            **self._attention_options(generator),
+            proj_drop=c.drop_rate,
+            **self._attention_options(init, rng),
         )
-        scale = c.init_values or layer_scale_init(i + 1 if c.small_data else c.depth)
-        mlp = Mlp(c.embed_dim, int(c.embed_dim * c.mlp_ratio), drop=c.drop_rate, init=self._init, rng=generator)
-        return Block(
-            attention, mlp, c.embed_dim,
-            norm_eps=c.norm_eps, layer_scale=scale, drop_path=c.drop_path_rate, rng=generator,
-        )  # fmt: skip
+        scale = c.init_values or layer_scale_init(number if c.small_data else c.depth)
+        return transformer_block(
+            c, attention, c.embed_dim, drop_path=c.drop_path_rate, layer_scale=scale, init=init, rng=rng
+        )
 
-    def _class_block(self, generator):
+    def _class_block(self, *, mixing, init, rng):
         c = self.config
+        noise = 1.0 if c.small_data else 0.0  # the original drops nothing in these blocks
         attention = ClassAttention(
             c.embed_dim,
             c.num_heads,
-            talking_heads=self._head_mixing if c.small_data else None,
-            attn_drop=c.attn_drop_rate if c.small_data else 0.0,
-            **self._attention_options(generator),
+            talking_heads=mixing if c.small_data else None,
+            attn_drop=noise * c.attn_drop_rate,
+            proj_drop=noise * c.drop_rate,
+            **self._attention_options(init, rng),
         )
         scale = c.init_values or layer_scale_init(1 if c.small_data else c.depth)
-        noise = c.small_data  # the original drops nothing in these blocks
-        mlp = Mlp(
-            c.embed_dim, int(c.embed_dim * c.mlp_ratio), drop=c.drop_rate * noise, init=self._init, rng=generator
-        )
+        mlp = Mlp(c.embed_dim, int(c.embed_dim * c.mlp_ratio), drop=noise * c.drop_rate, init=init, rng=rng)
         return ClassBlock(
             attention, mlp, c.embed_dim,
             norm_context=not c.small_data, norm_eps=c.norm_eps, layer_scale=scale,
-            drop_path=c.drop_path_rate * noise, rng=generator,
+            drop_path=noise * c.drop_path_rate, rng=rng,
         )  # fmt: skip
 
-    def _attention_options(self, generator):
+    def _attention_options(self, init, rng):
         c = self.config
-        mixes = c.num_heads > 1 or c.head_dim not in (0, c.embed_dim)
+        single = c.num_heads == 1 and c.head_dim in (0, c.embed_dim)  # has no output layer in the small-data code
         return {
             "head_dim": c.head_dim or None,
             "qkv_bias": c.qkv_bias,
-            "proj": mixes or not c.small_data,
+            "proj": not (c.small_data and single),
             "learnable_temperature": c.learnable_temperature,
-            "init": self._init,
-            "rng": generator,
+            "init": init,
+            "rng": rng,
         }
-
-    def _head_mixing(self):
-        heads = self.config.num_heads
-        return Linear(heads, heads, bias=not self.config.small_data, init=self._mix_init)
 
     def forward(self, x):
         return self.head(self.norm(self.forward_features(x)[0][:, 0]))

@@ -10,8 +10,6 @@ With SPT (Lee, Lee & Song 2021, arXiv 2112.13492) both patch embedding and pooli
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-
 from minivit import ops
 from minivit.errors import UsageError
 from minivit.models import interop
@@ -19,14 +17,13 @@ from minivit.models.base import ImageModel
 from minivit.models.config import ImageModelConfig, Ints
 from minivit.models.heads import EVAL_HEADS, join_heads
 from minivit.models.registry import register
+from minivit.models.transformer import attention_options, transformer_block
 from minivit.nn import (
     Attention,
-    Block,
     Conv2d,
     Dropout,
     LayerNorm,
     Linear,
-    Mlp,
     Module,
     Parameter,
     ShiftedPatchPool,
@@ -159,20 +156,9 @@ class PoolingTransformer(ImageModel):
 
     def _block(self, i, drop_path, init, generator):
         c, dim, heads = self.config, self.config.dims[i], self.config.heads[i]
-        attention = Attention(
-            dim,
-            heads,
-            qkv_bias=c.qkv_bias,
-            proj=heads > 1 or not c.small_data,
-            learnable_temperature=c.learnable_temperature,
-            diagonal=-np.inf if c.mask_diagonal else None,
-            attn_drop=c.attn_drop_rate,
-            proj_drop=c.drop_rate,
-            init=init,
-            rng=generator,
-        )
-        mlp = Mlp(dim, int(dim * c.mlp_ratio), drop=c.drop_rate, init=init, rng=generator)
-        return Block(attention, mlp, dim, norm_eps=c.norm_eps, drop_path=drop_path, rng=generator)
+        options = attention_options(c, init, generator)
+        attention = Attention(dim, heads, proj=heads > 1 or not c.small_data, **options)
+        return transformer_block(c, attention, dim, drop_path=drop_path, init=init, rng=generator)
 
     def forward(self, x):
         tokens = self.norm(self.forward_features(x)[:, : self.cls_token.shape[1]])

@@ -7,25 +7,21 @@ the stages 2x2 tokens merge into one of twice the width. The mean of all tokens 
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-
 from minivit.errors import UsageError
 from minivit.models import interop
 from minivit.models.base import ImageModel
 from minivit.models.config import ImageModelConfig, Ints, Size, pair
 from minivit.models.registry import register
+from minivit.models.transformer import attention_options, patch_embedding, transformer_block
 from minivit.nn import (
-    Block,
     Dropout,
     LayerNorm,
     Linear,
-    Mlp,
     Module,
     Parameter,
     PatchEmbed,
     PatchMerging,
     ShiftedPatchPool,
-    ShiftedPatchTokenization,
     WindowAttention,
     drop_path_rates,
 )
@@ -114,9 +110,7 @@ class SwinTransformer(ImageModel):
         table = normal(rng, 0.02)
         self.absolute_pos_embed = Parameter(table((1, tokens, c.embed_dim))) if c.small_data else None
         if c.spt:
-            self.patch_embed = ShiftedPatchTokenization(
-                c.in_chans, c.embed_dim, c.patch_size, norm_eps=c.norm_eps, init=init
-            )
+            self.patch_embed = patch_embedding(c, init)
         else:
             self.patch_embed = PatchEmbed(
                 c.in_chans, c.embed_dim, c.patch_size, norm_eps=c.norm_eps, init=uniform_fan_in(rng)
@@ -147,16 +141,9 @@ class SwinTransformer(ImageModel):
             window,
             tuple(side // 2 for side in window) if j % 2 else (0, 0),
             table_init=table_init,
-            qkv_bias=c.qkv_bias,
-            learnable_temperature=c.learnable_temperature,
-            diagonal=-np.inf if c.mask_diagonal else None,
-            attn_drop=c.attn_drop_rate,
-            proj_drop=c.drop_rate,
-            init=init,
-            rng=generator,
+            **attention_options(c, init, generator),
         )
-        mlp = Mlp(dim, int(dim * c.mlp_ratio), drop=c.drop_rate, init=init, rng=generator)
-        return Block(attention, mlp, dim, norm_eps=c.norm_eps, drop_path=drop_path, rng=generator)
+        return transformer_block(c, attention, dim, drop_path=drop_path, init=init, rng=generator)
 
     def forward(self, x):
         return self.head(self.forward_features(x).mean(axis=1))

@@ -19,14 +19,13 @@ from minivit.errors import UsageError
 from minivit.models.base import ImageModel
 from minivit.models.config import ImageModelConfig
 from minivit.models.registry import register
+from minivit.models.transformer import attention_options, transformer_block
 from minivit.nn import (
     Attention,
-    Block,
     Buffer,
     Dropout,
     LayerNorm,
     Linear,
-    Mlp,
     Module,
     Parameter,
     TokenPerformer,
@@ -134,18 +133,9 @@ class T2TViT(ImageModel):
     def _block(self, drop_path, init, generator):
         c = self.config
         attention = (AttentionWithInput if c.small_data else Attention)(
-            c.embed_dim,
-            c.num_heads,
-            qkv_bias=c.qkv_bias,
-            learnable_temperature=c.learnable_temperature,
-            diagonal=-np.inf if c.mask_diagonal else None,
-            attn_drop=c.attn_drop_rate,
-            proj_drop=c.drop_rate,
-            init=init,
-            rng=generator,
+            c.embed_dim, c.num_heads, **attention_options(c, init, generator)
         )
-        mlp = Mlp(c.embed_dim, int(c.embed_dim * c.mlp_ratio), drop=c.drop_rate, init=init, rng=generator)
-        return Block(attention, mlp, c.embed_dim, norm_eps=c.norm_eps, drop_path=drop_path, rng=generator)
+        return transformer_block(c, attention, c.embed_dim, drop_path=drop_path, init=init, rng=generator)
 
     def forward(self, x):
         return self.head(self.norm(self.forward_features(x))[:, 0])

@@ -21,26 +21,14 @@ its own, which learns from a teacher: t = [cls ; dist ; patch_embed(x)] + pos_em
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-
 from minivit import ops
 from minivit.models import interop
 from minivit.models.base import ImageModel
 from minivit.models.config import ImageModelConfig, OptionalFloat
 from minivit.models.heads import EVAL_HEADS, join_heads
 from minivit.models.registry import register
-from minivit.nn import (
-    Attention,
-    Block,
-    Dropout,
-    LayerNorm,
-    Linear,
-    Mlp,
-    Parameter,
-    PatchEmbed,
-    ShiftedPatchTokenization,
-    drop_path_rates,
-)
+from minivit.models.transformer import attention_options, patch_embedding, transformer_block
+from minivit.nn import Attention, Dropout, LayerNorm, Linear, Parameter, drop_path_rates
 from minivit.nn.init import normal, uniform_fan_in, xavier_normal
 
 
@@ -107,20 +95,14 @@ class VisionTransformer(ImageModel):
         super().__init__(config)
         init = xavier_normal(rng) if config.small_data else normal(rng, 0.02)
         table = normal(rng, 1.0 if config.small_data else 0.02)
-        patch_init = init if config.small_data else uniform_fan_in(rng)
-        dim, patch = config.embed_dim, config.patch_size
-        self.grid = tuple(side // patch for side in config.image_shape)
+        dim = config.embed_dim
+        self.grid = tuple(side // config.patch_size for side in config.image_shape)
         prefix = 2 if config.distilled else 1
         self.positions = {"pos_embed": prefix}
         self.cls_token = Parameter(table((1, 1, dim)))
         self.dist_token = Parameter(table((1, 1, dim))) if config.distilled else None
         self.pos_embed = Parameter(table((1, prefix + self.grid[0] * self.grid[1], dim)))
-        if config.spt:
-            self.patch_embed = ShiftedPatchTokenization(
-                config.in_chans, dim, patch, norm_eps=config.norm_eps, init=patch_init
-            )
-        else:
-            self.patch_embed = PatchEmbed(config.in_chans, dim, patch, init=patch_init)
+        self.patch_embed = patch_embedding(config, init if config.small_data else uniform_fan_in(rng))
         self.pos_drop = Dropout(config.drop_rate, generator)
         rates = drop_path_rates(config.drop_path_rate, config.depth, "constant" if config.small_data else "linear")
         self.blocks = [self._block(rate, init, generator) for rate in rates]
@@ -131,22 +113,11 @@ class VisionTransformer(ImageModel):
     def _block(self, drop_path, init, generator):
         c = self.config
         attention = Attention(
-            c.embed_dim,
-            c.num_heads,
-            qkv_bias=c.qkv_bias,
-            proj=c.num_heads > 1 or not c.small_data,
-            learnable_temperature=c.learnable_temperature,
-            diagonal=-np.inf if c.mask_diagonal else None,
-            attn_drop=c.attn_drop_rate,
-            proj_drop=c.drop_rate,
-            init=init,
-            rng=generator,
+            c.embed_dim, c.num_heads, proj=c.num_heads > 1 or not c.small_data, **attention_options(c, init, generator)
         )
-        mlp = Mlp(c.embed_dim, int(c.embed_dim * c.mlp_ratio), drop=c.drop_rate, init=init, rng=generator)
-        return Block(
-            attention, mlp, c.embed_dim,
-            norm_eps=c.norm_eps, layer_scale=c.init_values, drop_path=drop_path, rng=generator,
-        )  # fmt: skip
+        return transformer_block(
+            c, attention, c.embed_dim, drop_path=drop_path, layer_scale=c.init_values, init=init, rng=generator
+        )
 
     def forward(self, x):
         tokens = self.norm(self.forward_features(x)[:, : 2 if self.config.distilled else 1])
