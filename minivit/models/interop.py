@@ -59,6 +59,22 @@ def _spt_lsa_cait_blocks(official, ours):
 
 SPT_LSA_VIT = [*_SPT_LSA_COMMON, *_spt_lsa_blocks("transformer.layers.{i}", "blocks.{i}")]
 
+BINARYVIT_DEIT = [  # the full-precision teacher in the official BinaryViT code
+    ("vit.embeddings.cls_token", "cls_token"),
+    ("vit.embeddings.position_embeddings", "pos_embed"),
+    ("vit.embeddings.patch_embeddings.projection.{p}", "patch_embed.proj.{p}"),
+    ("vit.encoder.layer.{i}.layernorm_before.{p}", "blocks.{i}.norm1.{p}"),
+    ("vit.encoder.layer.{i}.attention.attention.query.{p}", "blocks.{i}.attn.qkv.{p}@0"),
+    ("vit.encoder.layer.{i}.attention.attention.key.{p}", "blocks.{i}.attn.qkv.{p}@1"),
+    ("vit.encoder.layer.{i}.attention.attention.value.{p}", "blocks.{i}.attn.qkv.{p}@2"),
+    ("vit.encoder.layer.{i}.attention.output.dense.{p}", "blocks.{i}.attn.proj.{p}"),
+    ("vit.encoder.layer.{i}.layernorm_after.{p}", "blocks.{i}.norm2.{p}"),
+    ("vit.encoder.layer.{i}.intermediate.dense.{p}", "blocks.{i}.mlp.fc1.{p}"),
+    ("vit.encoder.layer.{i}.output.dense.{p}", "blocks.{i}.mlp.fc2.{p}"),
+    ("vit.layernorm.{p}", "norm.{p}"),
+    ("classifier.{p}", "head.{p}"),
+]
+
 SPT_LSA_CAIT = [
     *_SPT_LSA_COMMON,
     *_spt_lsa_cait_blocks("patch_transformer.layers.{i}", "blocks.{i}"),

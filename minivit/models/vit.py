@@ -88,7 +88,7 @@ class VisionTransformer(ImageModel):
         rng: draws the initial weights. generator: draws masks of dropout and drop path in training.
     """
 
-    official_names = (interop.SPT_LSA_VIT, interop.TIMM_LAYER_SCALE)
+    official_names = (interop.SPT_LSA_VIT, interop.BINARYVIT_DEIT, interop.TIMM_LAYER_SCALE)
     timm_names = interop.TIMM_LAYER_SCALE
 
     def __init__(self, config, *, rng, generator):

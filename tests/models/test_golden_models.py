@@ -34,6 +34,9 @@ SPT_LSA = {
     "sl_t2t_32": ("sl_t2t", T2T),
     "sl_t2t_64": ("sl_t2t", T2T | {"img_size": 64}),
 }
+# The full-precision DeiT of the official BinaryViT code, which takes 1e-5 in LayerNorm.
+TEACHER = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "norm_eps": 1e-5}
+README = SPT_LSA | {"deit_fp_eval": ("deit_small_patch16_224", TEACHER)}
 # timm, and the official T2T-ViT: file -> name. The keywords are those of the file.
 TIMM = {
     "timm_vit": "vit_tiny_patch16_224",
@@ -53,8 +56,8 @@ def part(file, prefix):
 
 def build(name_of_file, file):
     """The model of a golden file, with its weights."""
-    if name_of_file in SPT_LSA:
-        name, keywords = SPT_LSA[name_of_file]
+    if name_of_file in README:
+        name, keywords = README[name_of_file]
         model = minivit.create_model(name, num_classes=10, seed=None, **keywords)
     else:
         config = json.loads(str(file["config"]))
@@ -87,7 +90,7 @@ def assert_gradients(model, expected, dtype):
 
 @pytest.mark.parametrize("backend", ["numba", "numpy"])
 @DTYPES
-@pytest.mark.parametrize("name", [*SPT_LSA, *TIMM])
+@pytest.mark.parametrize("name", [*README, *TIMM])
 def test_logits_and_gradients_are_the_official_ones(golden, name, dtype, backend):
     file = golden(name)
     model = build(name, file).astype(dtype).eval()
