@@ -284,6 +284,7 @@ def test_reductions_equal_numpys(axis, keepdims):
     ("name", "options"),
     [
         ("ce", {}),
+        ("label_smoothing_0.1", {"label_smoothing": 0.1}),
         ("torch_label_smoothing_0.1", {"label_smoothing": 0.1}),
         ("label_smoothing_0.2", {"label_smoothing": 0.2}),
         ("soft_target_ce", {}),
