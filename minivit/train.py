@@ -20,6 +20,8 @@ examples:
   python -m minivit.train --data cifar100 --epochs 30       the paper's recipe with a shorter schedule
   python -m minivit.train --data cifar10 --recipe quick --time-budget 10
   python -m minivit.train --model vit --model-arg depth=4 embed_dim=96 --out runs/tiny
+  python -m minivit.train --model deit_tiny_distilled_patch16_224 --model-arg patch_size=4 --data cifar100 \
+      --teacher runs/resnet20-cifar100/best.npz
   python -m minivit.train --resume                          go on with the newest run, exactly
 
 A run leaves config.json, log.jsonl, last.npz, best.npz and curves.png in its folder. Ctrl-C saves first, as do
@@ -72,6 +74,15 @@ def build_parser():
                      help=f"share of the target spread over all classes ({_by_recipe('label_smoothing')})")
     how.add_argument("--drop-path", type=command.fraction, metavar="X",
                      help=f"stochastic depth ({_by_recipe('drop_path')})")
+    how.add_argument("--teacher", metavar="CKPT",
+                     help="checkpoint of a network that teaches: the loss becomes (1 - alpha) cross-entropy + alpha "
+                     "distillation")
+    how.add_argument("--distill", metavar="HOW",
+                     help=f"learn the teacher's decisions (hard) or its probabilities (soft) ({_by_recipe('distill')})")
+    how.add_argument("--alpha", type=command.non_negative_float, metavar="X",
+                     help=f"weight of the distillation, up to 1 ({_by_recipe('alpha')})")
+    how.add_argument("--temperature", type=command.positive_float, metavar="X",
+                     help=f"softens the probabilities of soft distillation ({_by_recipe('temperature')})")
     how.add_argument("--seed", type=command.non_negative_int, metavar="N",
                      help="of weights, order and augmentation (default: 0); the data set stays the same")
 

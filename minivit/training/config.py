@@ -15,6 +15,9 @@ OPTIMIZERS = {
 }
 """What an optimiser wants where the recipe's numbers are those of another one."""
 
+DISTILL = ("hard", "soft")
+"""How a teacher can teach."""
+
 FROM_DATA = ("num_classes", "img_size", "in_chans", "seed", "drop_path_rate")
 """Constructor keywords that are no model arguments of a run: the data set or another option gives them."""
 
@@ -51,6 +54,11 @@ class TrainConfig:
     decay_all: bool
     drop_last: bool
     optimizer: str = "adamw"
+    teacher: str | None = None  # path of a checkpoint
+    teacher_sha256: str | None = None  # of that file
+    distill: str = "hard"
+    alpha: float = 0.5
+    temperature: float = 1.0
 
     def as_dict(self):
         """Return the fields as a dict that JSON can hold."""
@@ -85,7 +93,9 @@ def resolve(overrides):
     Raises:
         UsageError: unknown recipe, or values that contradict each other.
     """
-    from minivit.models import accepts  # not at the top: --help reads this file, and must not wait for NumPy
+    # not at the top: --help reads this file, and must not wait for NumPy
+    from minivit.models import accepts
+    from minivit.training.teacher import fingerprint
 
     said = dict(overrides)
     model, data = said.get("model", DEFAULT_MODEL), said.get("data", DEFAULT_DATA)
@@ -99,6 +109,10 @@ def resolve(overrides):
     values.update({name: value for name, value in said.items() if name not in ("recipe", "model_args")})
     if "drop_path" not in said and not accepts(model, "drop_path_rate"):
         values["drop_path"] = 0.0  # the recipe's is for transformers
+    if values["teacher"] is not None:
+        values["teacher_sha256"] = fingerprint(values["teacher"])
+    elif said.keys() & {"distill", "alpha", "temperature"}:
+        raise UsageError("distillation needs a teacher: add --teacher CKPT")
     values["model_args"] = recipe.model_args_for(model) | said.get("model_args", {})
     _validate(values)
     return TrainConfig(**values)
@@ -108,6 +122,11 @@ def _validate(values):
     if values["optimizer"] not in OPTIMIZERS:
         near = suggest(values["optimizer"], OPTIMIZERS)
         raise UsageError(f"unknown optimiser {values['optimizer']!r}{near}; known: {', '.join(OPTIMIZERS)}")
+    if values["distill"] not in DISTILL:
+        near = suggest(values["distill"], DISTILL)
+        raise UsageError(f"unknown way of distillation {values['distill']!r}{near}; known: {', '.join(DISTILL)}")
+    if values["temperature"] <= 0 or values["alpha"] > 1:
+        raise UsageError("the temperature of a distillation must be above 0, and alpha at most 1")
     taken = [name for name in FROM_DATA if name in values["model_args"]]
     if taken:
         raise UsageError(

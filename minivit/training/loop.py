@@ -14,6 +14,7 @@ from minivit.models import configure
 from minivit.training import checkpoint
 from minivit.training.config import differences
 from minivit.training.run_state import RunRecord
+from minivit.training.teacher import fingerprint
 from minivit.training.trainer import Trainer, draw_curves
 
 
@@ -87,6 +88,8 @@ def resume(folder, overrides=None, *, data_dir=None, offline=False, time_budget=
             raise UsageError(
                 f"a resumed run keeps its settings, but {', '.join(changed)}: drop that, or start a new run"
             )
+        if config.teacher and fingerprint(config.teacher) != config.teacher_sha256:
+            raise MinivitError(f"the teacher {config.teacher} is not the file that the run was started with")
         saved.check_sizes()
         _check_sizes(config, saved)
         if state.epoch == config.epochs:

@@ -29,6 +29,8 @@ class Recipe:
         flip: mirror half of the images.
         repeats: shuffled passes over the data that make one epoch.
         drop_last: leave out the last batch of an epoch where it is not full.
+        distill: how a teacher teaches, where there is one: ``hard`` or ``soft`` (see ``minivit.training.losses``);
+            ``alpha`` is the weight of its lesson against that of the labels, ``temperature`` softens its answers.
         model_args: constructor keywords of the model, by wildcard of the model's name.
     """
 
@@ -51,6 +53,9 @@ class Recipe:
     decay_all: bool = False
     drop_last: bool = True
     optimizer: str = "adamw"
+    distill: str = "hard"
+    alpha: float = 0.5
+    temperature: float = 1.0
     lr_by_model: Mapping[str, float] = field(default_factory=dict)
     model_args: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 

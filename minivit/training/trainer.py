@@ -17,10 +17,12 @@ from minivit.tensor import Tensor
 from minivit.training import checkpoint, report
 from minivit.training.environment import describe_environment
 from minivit.training.evaluation import evaluate
+from minivit.training.losses import distillation_loss
 from minivit.training.optimizers import SGD, AdamW, clip_grad_norm, decay_all, decay_weights
 from minivit.training.run_state import RunRecord, RunState
 from minivit.training.schedules import WarmupCosine
 from minivit.training.signals import StopRequest
+from minivit.training.teacher import Teacher
 
 SAVE_EVERY = 300.0
 """Seconds between saves inside an epoch."""
@@ -62,6 +64,7 @@ class Trainer:
             **drop_path,
             **config.model_args,
         )
+        self.teacher = Teacher(config.teacher, dataset) if config.teacher else None
         optimizer = {"adamw": AdamW, "sgd": SGD}[config.optimizer]
         self.optimizer = optimizer(
             self.model.named_parameters(),
@@ -132,7 +135,7 @@ class Trainer:
 
     def _take_step(self, images, labels):
         """Forward, backward, update. Returns the loss before the update, a float."""
-        loss = self._loss(self.model(Tensor(images)), labels)
+        loss = self._loss(self.model(Tensor(images)), labels, self.teacher and self.teacher(images))
         loss.backward()
         value, self.optimizer.lr = loss.item(), self.schedule(self.step)
         if not math.isfinite(value):
@@ -144,11 +147,20 @@ class Trainer:
         self.optimizer.zero_grad()
         return value
 
-    def _loss(self, logits, labels):
-        """Cross-entropy. The two heads of a distilled model both learn the labels, as there is no teacher here."""
+    def _loss(self, logits, labels, lesson=None):
+        """Cross-entropy, and where there is a teacher its lesson.
+
+        Without one, the two heads of a distilled model both learn the labels.
+        """
+        c = self.config
+        if lesson is not None:
+            return distillation_loss(
+                logits, labels, lesson, mode=c.distill, alpha=c.alpha, temperature=c.temperature,
+                label_smoothing=c.label_smoothing,
+            )  # fmt: skip
         if isinstance(logits, tuple):
             return sum(self._loss(head, labels) for head in logits) / len(logits)
-        return cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        return cross_entropy(logits, labels, label_smoothing=c.label_smoothing)
 
     def _count(self, images, loss, seconds):
         state = self.state
@@ -310,6 +322,8 @@ class Trainer:
             f"recipe {c.recipe}, {c.epochs} x {len(self.loader)} steps of {c.batch_size} images, "
             f"{self.environment['threads']} threads; files in {self.folder.path}",
         ]
+        if c.teacher:
+            lines.append(f"{c.distill} distillation from {c.teacher}, alpha {c.alpha:g}, temperature {c.temperature:g}")
         if self.step:
             lines.append(f"resumed after step {self.step:,}")
         report.print_header(*lines)

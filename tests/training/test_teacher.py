@@ -1,0 +1,99 @@
+"""Learning from a teacher: what it says reaches the student, and a resumed run has the same teacher."""
+
+import numpy as np
+import pytest
+from blobs import make_blobs
+
+import minivit
+from minivit.errors import MinivitError, UsageError
+from minivit.training import checkpoint, loop
+from minivit.training.config import resolve
+from minivit.training.teacher import Teacher
+
+STUDENT = {"model": "deit_tiny_distilled_patch16_224", "epochs": 2}
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """Path of a small network for the blobs, with random weights."""
+    data = make_blobs()
+    model = minivit.create_model("resnet20", num_classes=3, img_size=8, layers=(1, 1), channels=(4, 6), seed=5)
+    path = tmp_path / "teacher.npz"
+    checkpoint.save(path, model, data="blobs", class_names=data.class_names, mean=data.mean, std=data.std)
+    return str(path)
+
+
+def test_a_student_that_only_listens_learns_what_its_teacher_says(start, tmp_path):
+    """The teacher has learned the blobs, and calls each class by the name of the next."""
+    folder, _ = start("teacher", epochs=8, drop_path=0.0)
+    saved = checkpoint.read(folder.best)
+    for name in ("head.weight", "head.bias"):
+        saved.weights[name] = np.roll(saved.weights[name], 1, axis=0)
+    checkpoint.save(tmp_path / "liar.npz", saved.build())
+    folder, _ = start("student", teacher=str(tmp_path / "liar.npz"), alpha=1.0, epochs=12, drop_path=0.0)
+    data = make_blobs()
+    images = ((data.test.images / 255 - 0.3) / 0.2).astype(np.float32)
+    said = minivit.load(folder.last)(minivit.Tensor(images)).data.argmax(axis=1)
+    np.testing.assert_array_equal(said, (data.test.labels + 1) % 3)
+
+
+def test_images_are_brought_to_the_teachers_normalisation(teacher, tmp_path):
+    data = make_blobs()
+    saved = checkpoint.read(teacher)
+    other = tmp_path / "other.npz"
+    checkpoint.save(other, saved.build(), mean=(0.5, 0.4, 0.1), std=(0.1, 0.3, 0.25))
+    pixels = data.test.images.astype(np.float32) / 255
+    seen_by_student = (pixels - 0.3) / np.float32(0.2)
+    shape = (-1, 1, 1)
+    expected = (pixels - np.reshape((0.5, 0.4, 0.1), shape)) / np.reshape((0.1, 0.3, 0.25), shape)
+    found = Teacher(other, data)(seen_by_student)
+    np.testing.assert_allclose(found, saved.build()(minivit.Tensor(expected.astype(np.float32))).data, rtol=1e-3)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("distill", ["hard", "soft"])
+def test_a_resumed_run_ends_with_the_same_bits(start, teacher, distill):
+    whole, _ = start("whole", teacher=teacher, distill=distill, **STUDENT)
+    part, stopped = start("part", teacher=teacher, distill=distill, time_budget=1e-9, **STUDENT)
+    assert stopped.stopped_by == "time budget"
+    loop.resume(part)
+    end, again = checkpoint.read(whole.last).weights, checkpoint.read(part.last).weights
+    for name, array in end.items():
+        np.testing.assert_array_equal(again[name], array, err_msg=name, strict=True)
+    alone = checkpoint.read(start("alone", **STUDENT)[0].last).weights
+    assert any(not np.array_equal(alone[name], array) for name, array in end.items())
+
+
+def test_another_teacher_is_noticed(start, teacher, tmp_path):
+    folder, _ = start(teacher=teacher, time_budget=1e-9, **STUDENT)
+    saved = checkpoint.read(teacher)
+    checkpoint.save(teacher, minivit.create_model(saved.architecture, **saved.arguments, seed=6))
+    with pytest.raises(MinivitError, match="is not the file that the run was started with"):
+        loop.resume(folder)
+    (tmp_path / "teacher.npz").unlink()
+    with pytest.raises(MinivitError, match=r"cannot read the teacher .*teacher\.npz: No such file"):
+        loop.resume(folder)
+
+
+@pytest.mark.parametrize("changed, message", [({"num_classes": 4}, "knows 4 classes"), ({"img_size": 16}, "16x16")])
+def test_a_teacher_of_something_else_is_refused(changed, message, tmp_path):
+    keywords = {"num_classes": 3, "img_size": 8, "layers": (1,), "channels": (4,)}
+    path = tmp_path / "teacher.npz"
+    minivit.save(path, minivit.create_model("resnet20", **(keywords | changed)))
+    with pytest.raises(UsageError, match=f"cannot teach: .*{message}"):
+        Teacher(path, make_blobs())
+
+
+@pytest.mark.parametrize(
+    "said, message",
+    [
+        ({"distill": "soft"}, "distillation needs a teacher"),
+        ({"alpha": 0.5}, "distillation needs a teacher"),
+        ({"teacher": "T", "distill": "sotf"}, "unknown way of distillation 'sotf'; did you mean 'soft'"),
+        ({"teacher": "T", "alpha": 1.5}, "alpha at most 1"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(teacher, said, message):
+    said = {key: teacher if value == "T" else value for key, value in said.items()}
+    with pytest.raises(UsageError, match=message):
+        resolve(said)
