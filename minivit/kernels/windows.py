@@ -27,7 +27,10 @@ class Windows:
             raise ValueError("expected images of shape (B, C, H, W)")
         self.kernel, self.stride, self.padding = _pair(kernel), _pair(stride), _pair(padding)
         if min(self.kernel) < 1 or min(self.stride) < 1 or min(self.padding) < 0:
-            raise ValueError(f"expected kernel and stride of at least 1 and padding of at least 0, got {vars(self)}")
+            raise ValueError(
+                f"expected kernel and stride of at least 1 and padding of at least 0, got kernel {kernel}, "
+                f"stride {stride} and padding {padding}"
+            )
         self.shape = tuple(shape)
         padded = [n + 2 * p for n, p in zip(shape[2:], self.padding, strict=True)]
         self.padded_shape = (*shape[:2], *padded)
@@ -68,9 +71,9 @@ class Windows:
 
 
 def _pair(value):
-    pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
-    if len(pair) != 2:
-        raise ValueError(f"expected a number or a pair, got {value!r}")
+    pair = (value, value) if np.ndim(value) == 0 else tuple(value)
+    if len(pair) != 2 or not all(isinstance(n, (int, np.integer)) for n in pair):
+        raise ValueError(f"expected a whole number or a pair of them, got {value!r}")
     return pair
 
 

@@ -12,10 +12,13 @@ blocks of class attention, where the patch tokens stay as they are:
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from minivit import ops
+from minivit.errors import UsageError
 from minivit.models import interop
 from minivit.models.base import ImageModel
-from minivit.models.config import ImageModelConfig
+from minivit.models.config import ImageModelConfig, OptionalFloat, OptionalInt
 from minivit.models.registry import register
 from minivit.models.transformer import patch_embedding, transformer_block
 from minivit.nn import (
@@ -46,16 +49,17 @@ class CaiTConfig(ImageModelConfig):
     "masked" gives each token the weight 0 for itself, right before the softmax; "none" leaves the scores alone.
     """
 
-    patch_size: int = 0  # 0: img_size / 8, which gives the paper's 4 at 32 pixels and 8 at 64
+    patch_size: OptionalInt = None  # None: img_size / 8, which gives the paper's 4 at 32 pixels and 8 at 64
     embed_dim: int = 192
     depth: int = 24  # blocks of self-attention
     depth_token_only: int = 2  # blocks of class attention
     num_heads: int = 4
-    head_dim: int = 0  # 0: embed_dim / num_heads
+    head_dim: OptionalInt = None  # None: embed_dim / num_heads
     mlp_ratio: float = 2.0
+    mlp_ratio_token_only: OptionalFloat = None  # in the class blocks; None: mlp_ratio
     qkv_bias: bool = False
     norm_eps: float = 1e-5
-    init_values: float = 0.0  # what LayerScale starts with; 0: by the place of a block, see layer_scale_init
+    init_values: OptionalFloat = None  # what LayerScale starts with; None: by layer_scale_init
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0  # the same in every block
@@ -65,14 +69,24 @@ class CaiTConfig(ImageModelConfig):
     diagonal: str = "none"
 
     def __post_init__(self):
-        if self.patch_size == 0:
+        if self.patch_size is None:
             object.__setattr__(self, "patch_size", max(1, min(self.image_shape) // 8))
         super().__post_init__()
         self.require_at_least(1, "patch_size", "embed_dim", "depth", "num_heads")
-        self.require_at_least(0, "depth_token_only", "head_dim")
+        self.require_at_least(0, "depth_token_only")
         self.require_one_of("diagonal", ("none", "published", "masked"))
-        heads = 1 if self.head_dim else self.num_heads
-        self.require_transformer([self.embed_dim], [heads], self.patch_size)
+        self.require_layer_scale()
+        if self.mlp_ratio_token_only is None:
+            object.__setattr__(self, "mlp_ratio_token_only", self.mlp_ratio)
+        if self.head_dim is None:
+            self.require_heads([self.embed_dim], [self.num_heads])
+            object.__setattr__(self, "head_dim", self.embed_dim // self.num_heads)
+        self.require_at_least(1, "head_dim")
+        self.require_transformer([self.embed_dim], [1], self.patch_size)
+        if not 0 < self.mlp_ratio_token_only < 1e3 or int(self.embed_dim * self.mlp_ratio_token_only) < 1:
+            raise UsageError(f"mlp_ratio_token_only {self.mlp_ratio_token_only} leaves the MLP no sensible width")
+        if self.diagonal == "masked" and prod(self.image_shape) // self.patch_size**2 < 2:
+            raise UsageError("a single patch has nothing left when diagonal 'masked' hides it from itself")
 
     @property
     def stages(self):
@@ -80,12 +94,12 @@ class CaiTConfig(ImageModelConfig):
 
     def least_weights(self):
         patch, tokens = self.in_chans * self.patch_size**2, prod(self.image_shape) // self.patch_size**2
-        inner = self.depth * self.num_heads * (self.head_dim or 1)
+        inner = self.depth * self.num_heads * self.head_dim
         return super().least_weights() + (patch + tokens + inner) * self.embed_dim
 
 
 def layer_scale_init(number):
-    """What LayerScale starts with in block ``number``, from 1: 0.1 up to 18, 1e-5 up to 24, then 1e-6.
+    """What LayerScale (gamma) starts with in block ``number``, from 1: 0.1 up to 18, 1e-5 up to 24, then 1e-6.
 
     In the paper a network of that depth starts so in all blocks; the small-data code starts each block by its number.
     """
@@ -96,6 +110,19 @@ def head_mixing(config, init):
     """Function that makes a layer (..., H) -> (..., H) for talking heads."""
     heads = config.num_heads
     return lambda: Linear(heads, heads, bias=not config.small_data, init=init)
+
+
+def draw_like_authors(attention, init):
+    """Draw weights anew as the small-data code does: one layer for queries, and one for keys and values together.
+
+    Xavier's rule looks at the number of outputs, so it matters which of them are taken as one layer.
+    """
+    if isinstance(attention, ClassAttention):
+        keys_and_values = init((2 * len(attention.k.weight), attention.k.weight.shape[1]))
+        attention.k.weight.data, attention.v.weight.data = np.split(keys_and_values, 2)
+    else:
+        three, dim = attention.qkv.weight.shape
+        attention.qkv.weight.data = np.concatenate([init((three // 3, dim)), init((three // 3 * 2, dim))])
 
 
 class CaiT(ImageModel):
@@ -137,7 +164,9 @@ class CaiT(ImageModel):
             proj_drop=c.drop_rate,
             **self._attention_options(init, rng),
         )
-        scale = c.init_values or layer_scale_init(number if c.small_data else c.depth)
+        if c.small_data:
+            draw_like_authors(attention, init)
+        scale = self._layer_scale(number if c.small_data else c.depth)
         return transformer_block(
             c, attention, c.embed_dim, drop_path=c.drop_path_rate, layer_scale=scale, init=init, rng=rng
         )
@@ -153,19 +182,25 @@ class CaiT(ImageModel):
             proj_drop=noise * c.drop_rate,
             **self._attention_options(init, rng),
         )
-        scale = c.init_values or layer_scale_init(1 if c.small_data else c.depth)
-        mlp = Mlp(c.embed_dim, int(c.embed_dim * c.mlp_ratio), drop=noise * c.drop_rate, init=init, rng=rng)
+        if c.small_data:
+            draw_like_authors(attention, init)
+        scale = self._layer_scale(1 if c.small_data else c.depth)
+        mlp = Mlp(c.embed_dim, int(c.embed_dim * c.mlp_ratio_token_only), drop=noise * c.drop_rate, init=init, rng=rng)
         return ClassBlock(
             attention, mlp, c.embed_dim,
             norm_context=not c.small_data, norm_eps=c.norm_eps, layer_scale=scale,
             drop_path=noise * c.drop_path_rate, rng=rng,
         )  # fmt: skip
 
+    def _layer_scale(self, number):
+        given = self.config.init_values
+        return layer_scale_init(number) if given is None else given
+
     def _attention_options(self, init, rng):
         c = self.config
-        single = c.num_heads == 1 and c.head_dim in (0, c.embed_dim)  # has no output layer in the small-data code
+        single = c.num_heads == 1 and c.head_dim == c.embed_dim  # has no output layer in the small-data code
         return {
-            "head_dim": c.head_dim or None,
+            "head_dim": c.head_dim,
             "qkv_bias": c.qkv_bias,
             "proj": not (c.small_data and single),
             "learnable_temperature": c.learnable_temperature,
@@ -197,8 +232,8 @@ _SIZES = {  # width, heads, and the depths with what LayerScale starts with: the
 
 
 def _register_imagenet():
-    shared = {"patch_size": 16, "num_classes": 1000, "mlp_ratio": 4.0, "qkv_bias": True, "norm_eps": 1e-6,
-              "small_data": False}  # fmt: skip
+    shared = {"patch_size": 16, "num_classes": 1000, "mlp_ratio": 4.0, "mlp_ratio_token_only": 4.0, "qkv_bias": True,
+              "norm_eps": 1e-6, "small_data": False}  # fmt: skip
     for size, (dim, heads, depths) in _SIZES.items():
         for depth, init_values in depths.items():
             for image in (224, 384, 448) if (size, depth) == ("m", 48) else (224, 384):

@@ -14,9 +14,13 @@ Size = int | tuple[int, int]
 Ints = tuple[int, ...]
 """One whole number for each stage."""
 OptionalFloat = float | None
+OptionalInt = int | None
 
 MAX_SIDE = 1 << 14
 """Pixels of the longest side of an image."""
+MAX_BLOCKS = 10_000
+MAX_WEIGHTS = 1 << 33
+"""What no network here exceeds: sizes beyond are mistakes, or a damaged file."""
 
 _KINDS = {
     bool: "bool",
@@ -26,6 +30,7 @@ _KINDS = {
     Size: "int, or a pair of them",
     Ints: "list of ints",
     OptionalFloat: "float, or None",
+    OptionalInt: "int, or None",
 }
 
 
@@ -52,6 +57,14 @@ class ImageModelConfig:
     def stages(self):
         """(blocks, width of their tokens or channels) for each stage."""
         raise NotImplementedError
+
+    def check_size(self):
+        """Raise UsageError for a network that no machine here could hold, before any of it is built."""
+        blocks, weights = sum(count for count, _ in self.stages), self.least_weights()
+        if blocks > MAX_BLOCKS:
+            raise UsageError(f"a network of {blocks} blocks is more than the {MAX_BLOCKS} that are allowed")
+        if weights > MAX_WEIGHTS:
+            raise UsageError(f"a network of these sizes has at least {weights:,} weights; {MAX_WEIGHTS:,} are allowed")
 
     def least_weights(self):
         """A number of weights that a network of these sizes surely has, found without building it."""
@@ -95,15 +108,35 @@ class ImageModelConfig:
             patch_size: the patches that the image is cut into, without a rest.
         """
         self.require_rates("drop_rate", "attn_drop_rate", "drop_path_rate")
-        for dim, count in zip(dims, heads, strict=True):
-            if dim % count:
-                raise UsageError(f"embed_dim {dim} does not divide into {count} heads")
-        if any(side % patch_size for side in self.image_shape):
-            raise UsageError(f"img_size {self.img_size} does not divide into patches of {patch_size}")
+        self.require_heads(dims, heads)
+        self.require_patches(patch_size)
         if not 0 < self.mlp_ratio < 1e3 or int(min(dims) * self.mlp_ratio) < 1:
             raise UsageError(f"mlp_ratio {self.mlp_ratio} leaves the MLP no sensible width")
         if not 0 < self.norm_eps < 1:
             raise UsageError(f"norm_eps must lie in (0, 1), got {self.norm_eps}")
+
+    def require_layer_scale(self):
+        """Raise UsageError unless LayerScale starts with a finite number, if it does."""
+        if self.init_values is not None and not abs(self.init_values) < 1e6:
+            raise UsageError(f"init_values must be a finite number, got {self.init_values}")
+
+    def require_heads(self, dims, heads):
+        """Raise UsageError unless each width divides into its number of heads."""
+        for dim, count in zip(dims, heads, strict=True):
+            if dim % count:
+                raise UsageError(f"embed_dim {dim} does not divide into {count} heads")
+
+    def require_patches(self, patch_size):
+        """Raise UsageError unless the image divides into patches."""
+        if any(side % patch_size for side in self.image_shape):
+            raise UsageError(
+                f"img_size {self.img_size} does not divide into patches of {patch_size}: set a patch_size that fits"
+            )
+
+    def derive(self, name, value):
+        """Give the field ``name`` a value if it was left at None or empty."""
+        if getattr(self, name) in (None, ()):
+            object.__setattr__(self, name, value)
 
 
 def pair(value):

@@ -4,15 +4,18 @@ minivit names parameters as timm does, so that an official DeiT, CaiT, PiT, Swin
 it is. Other code has other names, and cuts some weights differently; the tables below say which is which. They serve
 gradients as well as weights, because every rule only moves numbers.
 
-A row is (official name, minivit's name); {i} and {j} stand for numbers, {p} for "weight" or "bias". Beside a name of
-minivit there may stand
+A row is (official name, minivit's name); {i} and {j} stand for numbers, {p} for "weight" or "bias", {k} for any one
+name. Beside a name of minivit there may stand
 
     NAME@i      the official array is part i of the rows of NAME
     NAME|NAME   the official array holds both, one below the other
     NAME^T      the official array is the transpose
+    NAME^V      the official array has further axes, of size 1
+    NAME^P      the official array acts on patches flattened as (row, column, channel): (D, P P C), not (D, C, P, P)
 """
 
 import re
+from collections import Counter
 
 import numpy as np
 
@@ -24,7 +27,8 @@ _SPT_LSA_COMMON = [
     ("to_patch_embedding.merging.2.{p}", "patch_embed.proj.{p}"),
     ("to_patch_embedding.0.merging.1.{p}", "patch_embed.norm.{p}"),
     ("to_patch_embedding.0.merging.2.{p}", "patch_embed.proj.{p}"),
-    ("to_patch_embedding.1.{p}", "patch_embed.proj.{p}"),
+    ("to_patch_embedding.1.weight", "patch_embed.proj.weight^P"),
+    ("to_patch_embedding.1.bias", "patch_embed.proj.bias"),
     ("mlp_head.0.{p}", "norm.{p}"),
     ("mlp_head.1.{p}", "head.{p}"),
 ]
@@ -44,13 +48,13 @@ def _spt_lsa_blocks(official, ours):
 
 def _spt_lsa_cait_blocks(official, ours):
     return [
-        (f"{official}.0.scale", f"{ours}.gamma_1"),
+        (f"{official}.0.scale", f"{ours}.gamma_1^V"),
         (f"{official}.0.fn.norm.{{p}}", f"{ours}.norm1.{{p}}"),
         (f"{official}.0.fn.fn.scale", f"{ours}.attn.scale"),
         (f"{official}.0.fn.fn.mix_heads_pre_attn", f"{ours}.attn.proj_l.weight^T"),
         (f"{official}.0.fn.fn.mix_heads_post_attn", f"{ours}.attn.proj_w.weight^T"),
         (f"{official}.0.fn.fn.to_out.0.{{p}}", f"{ours}.attn.proj.{{p}}"),
-        (f"{official}.1.scale", f"{ours}.gamma_2"),
+        (f"{official}.1.scale", f"{ours}.gamma_2^V"),
         (f"{official}.1.fn.norm.{{p}}", f"{ours}.norm2.{{p}}"),
         (f"{official}.1.fn.fn.net.0.{{p}}", f"{ours}.mlp.fc1.{{p}}"),
         (f"{official}.1.fn.fn.net.3.{{p}}", f"{ours}.mlp.fc2.{{p}}"),
@@ -90,7 +94,7 @@ SPT_LSA_CAIT = [
 
 SPT_LSA_PIT = [*_SPT_LSA_COMMON, ("to_patch_embedding.0.{p}", "patch_embed.conv.{p}")]
 for _stage in range(_MAX_STAGES):  # there, layers 0, 2, 4 are the stages, and 1, 3 the poolings between them
-    _pool, _ours = f"layers.{2 * _stage - 1}", f"transformers.{_stage}.pool"
+    _pool, _ours = f"layers.{2 * _stage + 1}", f"transformers.{_stage + 1}.pool"
     SPT_LSA_PIT += [
         *_spt_lsa_blocks(f"layers.{2 * _stage}.layers.{{i}}", f"transformers.{_stage}.blocks.{{i}}"),
         (f"{_pool}.downsample.net.0.{{p}}", f"{_ours}.conv.{{p}}"),
@@ -118,10 +122,66 @@ for _stage in range(1, _MAX_STAGES):
         (f"{_theirs}.merging.2.{{p}}", f"{_ours}.spt.proj.{{p}}"),
     ]
 
+
+def _rprelu(official, ours):
+    names = {"move1": "shift_in", "prelu.weight": "slope", "move2": "shift_out"}
+    return [(f"{official}.{theirs}", f"{ours}.{name}") for theirs, name in names.items()]
+
+
+def _affine(official, ours):
+    return [(f"{official}.alpha", f"{ours}.scale"), (f"{official}.move", f"{ours}.shift")]
+
+
+def _binary_unit(official, ours, move="move", layer="dense", norm="norm", act="rprelu"):
+    return [
+        (f"{official}.{move}", f"{ours}.shift"),
+        (f"{official}.{layer}.weight", f"{ours}.layer.weight"),
+        (f"{official}.{norm}.{{k}}", f"{ours}.norm.{{k}}"),
+        *_rprelu(f"{official}.{act}", f"{ours}.act"),
+    ]
+
+
+_LAYER, _ATTENTION = "vit.encoder.layer.{i}", "vit.encoder.layer.{i}.attention.attention"
+BINARYVIT = [  # the binary models of the official BinaryViT code; {k} stands for the five entries of a BatchNorm
+    ("vit.embeddings.cls_token", "cls_token"),
+    ("vit.embeddings.position_embeddings", "pos_embed"),
+    ("vit.embeddings.patch_embeddings.projection.{p}", "patch_embed.proj.{p}"),
+    ("vit.embeddings.norm.{k}", "norm_pre.{k}"),
+    (f"{_LAYER}.layernorm_before.{{k}}", "blocks.{i}.norm1.{k}"),
+    *_binary_unit(_ATTENTION, "blocks.{i}.attn.q", "moveq", "query", "normq", "rpreluq"),
+    *_binary_unit(_ATTENTION, "blocks.{i}.attn.k", "movek", "key", "normk", "rpreluk"),
+    *_binary_unit(_ATTENTION, "blocks.{i}.attn.v", "movev", "value", "normv", "rpreluv"),
+    *_binary_unit(_ATTENTION, "blocks.{i}.attn.reduce", "mover", "reduction", "norm_r", "rprelur"),
+    (f"{_ATTENTION}.moveq2", "blocks.{i}.attn.q_shift"),
+    (f"{_ATTENTION}.movek2", "blocks.{i}.attn.k_shift"),
+    (f"{_ATTENTION}.movev2", "blocks.{i}.attn.v_shift"),
+    (f"{_ATTENTION}.att_prob_clip", "blocks.{i}.attn.att_prob_clip"),
+    (f"{_ATTENTION}.norm_context.{{k}}", "blocks.{i}.attn.norm.{k}"),
+    *_rprelu(f"{_ATTENTION}.rprelu_context", "blocks.{i}.attn.act"),
+    *_binary_unit(f"{_LAYER}.attention.output", "blocks.{i}.proj"),
+    *_affine(f"{_LAYER}.attention.output.layerscale", "blocks.{i}.affine1"),
+    (f"{_LAYER}.layernorm_after.{{k}}", "blocks.{i}.norm2.{k}"),
+    *_binary_unit(f"{_LAYER}.intermediate", "blocks.{i}.mlp.fc1"),
+    *_binary_unit(f"{_LAYER}.output", "blocks.{i}.mlp.fc2"),
+    *_affine(f"{_LAYER}.output.layerscale", "blocks.{i}.affine2"),
+    ("vit.layernorm.{k}", "norm.{k}"),
+    ("classifier.{p}", "head.{p}"),
+]
+for _branch in ("h3", "w3", "h5", "w5"):
+    BINARYVIT += _affine(f"{_LAYER}.layerscale_{_branch}", f"blocks.{{i}}.pool.{_branch}")
+for _stage in range(1, _MAX_STAGES):
+    _theirs, _ours = f"vit.encoder.patch_embed{_stage}", f"downsamples.{_stage - 1}"
+    BINARYVIT += [
+        (f"{_theirs}.norm0.{{k}}", f"{_ours}.norm0.{{k}}"),
+        (f"{_theirs}.move", f"{_ours}.unit.shift^V"),
+        *_binary_unit(_theirs, f"{_ours}.unit", layer="proj")[1:],
+        (f"{_theirs}.position_embeddings", f"{_ours}.pos_embed"),
+    ]
+
 TIMM_LAYER_SCALE = [("blocks.{i}.ls1.gamma", "blocks.{i}.gamma_1"), ("blocks.{i}.ls2.gamma", "blocks.{i}.gamma_2")]
 """timm's ViT with LayerScale; its CaiT has the names of minivit."""
 
-_COMPUTED = re.compile(r".*\.(relative_position_index|attn_mask)")
+COMPUTED_SWIN = ["layers.{i}.blocks.{j}.attn_mask", "layers.{i}.blocks.{j}.attn.relative_position_index"]
 """What official Swin files store, and minivit computes."""
 
 
@@ -132,57 +192,73 @@ def to_minivit(arrays, model):
     fit best as they are, none. Names that no row matches stay as they are.
     """
     own = {name: tensor.shape for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
-    arrays = {name: array for name, array in arrays.items() if name in own or not _COMPUTED.fullmatch(name)}
     if arrays and all(name.startswith("module.") for name in arrays):  # torch.nn.DataParallel wraps a model so
         arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
-    candidates = [arrays, *(_rename(arrays, table) for table in model.official_names)]
-    best = min(candidates, key=lambda renamed: len(own.keys() ^ renamed.keys()))
-    return {name: _layout(array, own.get(name)) for name, array in best.items()}
+    computed = [_pattern(name) for name in model.computed_names]
+    arrays = {name: array for name, array in arrays.items() if not any(p.fullmatch(name) for p in computed)}
+    candidates = [arrays, *(_rename(arrays, table, own) for table in model.official_names)]
+    return dict(min(candidates, key=lambda renamed: len(own.keys() ^ renamed.keys())))
 
 
 def to_timm(arrays, model):
     """Rename minivit's arrays as timm would, where the two differ: a new dict name -> array."""
-    return _rename(arrays, [(ours, theirs) for theirs, ours in model.timm_names])
+    return _rename(arrays, [(ours, theirs) for theirs, ours in model.timm_names], {})
 
 
-def _rename(arrays, table):
+def _rename(arrays, table, shapes):
+    """Rename ``arrays`` by ``table``; what would take a name for the second time, or does not fit it, keeps its own."""
     rules = [(_pattern(official), ours) for official, ours in table]
+    targets = {}
+    for name in arrays:
+        matches = ((rule.fullmatch(name), ours) for rule, ours in rules)
+        targets[name] = next((ours.format(**match.groupdict()) for match, ours in matches if match), name)
+    claims = Counter(place for target in targets.values() for place in _places(target))
     renamed, parts = {}, {}
     for name, array in arrays.items():
-        matches = ((rule.fullmatch(name), ours) for rule, ours in rules)
-        target = next((ours.format(**match.groupdict()) for match, ours in matches if match), name)
-        if "@" in target:
-            whole, _, number = target.partition("@")
-            parts.setdefault(whole, {})[number] = array
-        elif "|" in target:
-            halves = target.split("|")
-            size = -(-len(array) // len(halves)) if np.ndim(array) else 0
-            renamed |= {half: array[i * size : (i + 1) * size] for i, half in enumerate(halves) if size}
+        places, layout = _places(targets[name]), targets[name].partition("^")[2]
+        whole, _, number = places[0].partition("@")
+        taken = targets[name] != name and any(claims[place] > 1 for place in places)
+        if taken or len(places) > 1 and len(np.atleast_1d(array)) % len(places):
+            renamed[name] = array
+        elif number:
+            parts.setdefault(whole, {})[number] = (name, array)
+        elif len(places) > 1:
+            renamed |= zip(places, np.split(array, len(places)))
         else:
-            transposed = target.endswith("^T")
-            renamed[target.removesuffix("^T")] = np.transpose(array) if transposed else array
+            renamed[places[0]] = _LAYOUTS[layout](array, shapes.get(places[0], ()))
     for whole, pieces in parts.items():
-        if len({np.shape(piece)[1:] for piece in pieces.values()}) == 1:
-            renamed[whole] = np.concatenate([pieces[number] for number in sorted(pieces)])
+        stack = [array for _, array in (pieces[number] for number in sorted(pieces))]
+        fits = np.ndim(stack[0]) > 0 and len({np.shape(array)[1:] for array in stack}) == 1
+        renamed |= {whole: np.concatenate(stack)} if fits and whole not in renamed else dict(pieces.values())
     return renamed
 
 
+def _places(target):
+    """What an entry fills: one name or part of it, or several names."""
+    return target.partition("^")[0].split("|")
+
+
 def _pattern(official):
-    placeholders = {"{i}": r"(?P<i>\d+)", "{k}": r"(?P<k>\w+)", "{p}": "(?P<p>weight|bias)"}
+    placeholders = {"{i}": r"(?P<i>\d+)", "{j}": r"(?P<j>\d+)", "{k}": r"(?P<k>\w+)", "{p}": "(?P<p>weight|bias)"}
     parts = re.split(r"(\{\w\})", official)
     return re.compile("".join(placeholders.get(part, re.escape(part)) for part in parts))
 
 
-def _layout(array, shape):
-    """``array`` in the layout of ``shape``, where it holds the same numbers in another.
+def _flatten_ones(array, shape):
+    longest = max(np.shape(array), default=0)
+    return np.reshape(array, shape) if shape == (longest,) and np.size(array) == longest else array
 
-    A linear patch embedding acts on patches flattened as (row, column, channel): (D, P P C) becomes (D, C, P, P). The
-    vectors of LayerScale may have leading axes of size 1.
-    """
-    if shape is not None and np.ndim(array) == 2 and len(shape) == 4:
-        dim, channels, rows, columns = shape
-        if np.shape(array) == (dim, rows * columns * channels):
-            return np.reshape(array, (dim, rows, columns, channels)).transpose(0, 3, 1, 2)
-    if shape is not None and len(shape) == 1 and np.shape(array) == (1, 1, *shape):
-        return np.reshape(array, shape)
-    return array
+
+def _channels_first(array, shape):
+    if len(shape) != 4 or np.shape(array) != (shape[0], shape[1] * shape[2] * shape[3]):
+        return array
+    dim, channels, rows, columns = shape
+    return np.reshape(array, (dim, rows, columns, channels)).transpose(0, 3, 1, 2)
+
+
+_LAYOUTS = {
+    "": lambda array, shape: array,
+    "T": lambda array, shape: np.transpose(array),
+    "V": _flatten_ones,
+    "P": _channels_first,
+}

@@ -14,8 +14,8 @@ from minivit import ops
 from minivit.errors import UsageError
 from minivit.models import interop
 from minivit.models.base import ImageModel
-from minivit.models.config import ImageModelConfig, Ints
-from minivit.models.heads import EVAL_HEADS, join_heads
+from minivit.models.config import ImageModelConfig, Ints, OptionalInt
+from minivit.models.heads import check_eval_heads, join_heads
 from minivit.models.registry import register
 from minivit.models.transformer import attention_options, transformer_block
 from minivit.nn import (
@@ -43,8 +43,8 @@ class PiTConfig(ImageModelConfig):
     tokens and positions have standard deviation 0.02, and the rate rises from 0 to ``drop_path_rate``.
     """
 
-    patch_size: int = 0  # 0: img_size / 16, which gives the paper's 2 at 32 pixels and 4 at 64
-    stride: int = 0  # from patch to patch; 0: patch_size, so that patches do not overlap
+    patch_size: OptionalInt = None  # None: img_size / 16, which gives the paper's 2 at 32 pixels and 4 at 64
+    stride: OptionalInt = None  # from patch to patch; None: patch_size, so that patches do not overlap
     base_dims: Ints = (48, 48, 48)  # width of a head; stage i has width base_dims[i] * heads[i]
     depth: Ints = (2, 6, 4)
     heads: Ints = (2, 4, 8)
@@ -63,20 +63,19 @@ class PiTConfig(ImageModelConfig):
     mask_diagonal: bool = False
 
     def __post_init__(self):
-        if self.patch_size == 0:
+        if self.patch_size is None:
             object.__setattr__(self, "patch_size", max(1, min(self.image_shape) // 16))
-        if self.stride == 0:
+        if self.stride is None:
             object.__setattr__(self, "stride", self.patch_size)
         super().__post_init__()
         self.require_at_least(1, "patch_size", "stride", "base_dims", "depth", "heads")
         self.require_same_lengths("base_dims", "depth", "heads")
-        self.require_one_of("eval_heads", EVAL_HEADS)
-        overlap = self.stride != self.patch_size
-        self.require_transformer(self.dims, self.heads, 1 if overlap else self.patch_size)
+        check_eval_heads(self)
+        self.require_transformer(self.dims, self.heads, self.patch_size if self.spt else 1)
         if min(self.image_shape) < self.patch_size:
             raise UsageError(f"img_size {self.img_size} is smaller than a patch of {self.patch_size}")
-        if self.spt and (overlap or self.distilled) or self.spt_pool and self.distilled:
-            raise UsageError("SPT takes patches that do not overlap and one class token: stride 0, distilled False")
+        if self.spt and self.stride != self.patch_size or (self.spt or self.spt_pool) and self.distilled:
+            raise UsageError("SPT takes patches that do not overlap, stride None, and one class token, distilled False")
         for before, after in zip(self.dims, self.dims[1:], strict=False):
             if after % before:
                 raise UsageError(f"the width of a stage must be a multiple of that before it, got {self.dims}")

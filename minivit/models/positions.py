@@ -11,22 +11,23 @@ Three rules are in use, and they are not interchangeable:
     linear              AugReg (Steiner et al., arXiv 2106.10270): bilinear, the corners of both grids aligned
 """
 
-import math
+from math import isqrt, prod
 
 import numpy as np
 
 from minivit.errors import UsageError, suggest
 
 
-def resample_positions(table, grid, *, prefix=0, method="bicubic"):
+def resample_positions(table, grid, *, prefix=0, method="bicubic", old_grid=None):
     """Bring a learned position table to another grid of patches.
 
     Args:
-        table: (1, prefix + g * g, D), the rows of a square grid after ``prefix`` rows of class tokens; or a map
-            (1, D, h, w) without such rows, as PiT has it.
+        table: (1, prefix + N, D), the N rows of a grid after ``prefix`` rows of class tokens; or a map (1, D, h, w)
+            without such rows, as PiT has it.
         grid: (rows, columns) of the new grid.
         prefix: number of leading rows that stay as they are.
         method: "bicubic", "bicubic_antialias" or "linear".
+        old_grid: see :func:`grid_of`.
 
     Returns:
         The table (1, prefix + rows * columns, D), or the map (1, D, rows, columns), in the dtype of ``table``,
@@ -39,17 +40,35 @@ def resample_positions(table, grid, *, prefix=0, method="bicubic"):
         near = suggest(method, METHODS)
         raise UsageError(f"unknown method of resampling {method!r}{near} (known: {', '.join(METHODS)})")
     table = np.asarray(table)
-    if table.ndim == 4 and table.shape[0] == 1 and table.size:
+    old_grid = grid_of(table.shape, prefix, old_grid)
+    if old_grid is None:
+        return None
+    if table.ndim == 4:
         return _resize(table, grid, method)
-    if table.ndim != 3 or table.shape[0] != 1 or table.shape[1] <= prefix:
-        return None
-    side = math.isqrt(table.shape[1] - prefix)
-    if side * side != table.shape[1] - prefix:
-        return None
     dim = table.shape[2]
-    image = table[:, prefix:].reshape(1, side, side, dim).transpose(0, 3, 1, 2)
+    image = table[:, prefix:].reshape(1, *old_grid, dim).transpose(0, 3, 1, 2)
     rows = _resize(image, grid, method).transpose(0, 2, 3, 1).reshape(1, -1, dim)
     return np.concatenate([table[:, :prefix], rows], axis=1)
+
+
+def grid_of(shape, prefix=0, known=None):
+    """Return (rows, columns) of the grid under a position table.
+
+    Args:
+        shape: of the table, or map, as :func:`resample_positions` takes it.
+        prefix: number of leading rows that are not of the grid.
+        known: (rows, columns), for a table; None where nobody knows: then a square is assumed. A map says it itself.
+
+    Returns:
+        None where there is no such table: it is empty, or has another number of rows.
+    """
+    if len(shape) not in (3, 4) or shape[0] != 1 or 0 in shape:
+        return None
+    if len(shape) == 4:
+        return tuple(shape[2:])
+    count = max(0, shape[1] - prefix)
+    grid = known or (isqrt(count), isqrt(count))
+    return tuple(grid) if count and prod(grid) == count else None
 
 
 def _resize(image, grid, method):

@@ -53,7 +53,7 @@ def create_model(name, /, *, seed=0, **keywords):
     Raises:
         UsageError: an unknown name or keyword (the near ones are named), or a value that makes no sense.
     """
-    if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0):
         raise UsageError(f"the seed must be a whole number of at least 0, got {seed!r}")
     config = configure(name, **keywords)
     weights, masks = np.random.SeedSequence(seed or 0).spawn(2)
@@ -79,7 +79,9 @@ def configure(name, /, **keywords):
     values = {key: _convert(name, key, value, fields[key].type) for key, value in keywords.items()}
     replaced = {field for key in values for field in config_class.replaces.get(key, ())}
     defaults = {key: value for key, value in defaults.items() if key not in replaced}
-    return config_class(**{**defaults, **values})
+    config = config_class(**{**defaults, **values})
+    config.check_size()
+    return config
 
 
 def accepts(name, keyword):

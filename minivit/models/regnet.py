@@ -5,9 +5,9 @@
     logits = fc(mean of x over the pixels)
 
 conv1 (1x1) and conv2 (3x3, in groups of group_size channels) end in BatchNorm and ReLU, conv3 (1x1) and the shortcut in
-BatchNorm alone. The shortcut is a 1x1 convolution in the first block of a stage, where stride or width change, and
-nothing in the others. SE is squeeze-and-excitation (Hu et al. 2018): channels are weighted by what a small network
-makes of their means.
+BatchNorm alone. The shortcut is a 1x1 convolution in the first block of a stage, even where neither stride nor width
+change, and nothing in the others. SE is squeeze-and-excitation (Hu et al. 2018): channels are weighted by what a small
+network makes of their means.
 """
 
 import math
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from minivit import ops
 from minivit.errors import UsageError
 from minivit.models.base import ImageModel
-from minivit.models.config import ImageModelConfig, Ints, Size
+from minivit.models.config import MAX_BLOCKS, ImageModelConfig, Ints, Size
 from minivit.models.registry import register
 from minivit.nn import BatchNorm2d, Conv2d, Linear, Module
 from minivit.nn.init import he_normal_fan_out, normal
@@ -82,7 +82,8 @@ class RegNetConfig(ImageModelConfig):
         for width in self.widths:
             if width % min(self.group_size, width):
                 raise UsageError(f"width {width} does not divide into groups of group_size {self.group_size} channels")
-        narrowest = min(self.stem_width, *self.widths)
+        inputs = [self.stem_width, *self.widths[:-1]] + [w for w, d in zip(self.widths, self.depths) if d > 1]
+        narrowest = min(inputs)
         if self.se_ratio and not 0.5 < self.se_ratio * narrowest < 1e6:  # NaN is neither
             raise UsageError(f"se_ratio {self.se_ratio} leaves SE no channels where a block has {narrowest}")
         if len(self.strides) > len(self.widths):
@@ -93,8 +94,13 @@ class RegNetConfig(ImageModelConfig):
     def stages(self):
         return list(zip(self.depths, self.widths, strict=True))
 
+    def least_weights(self):
+        return super().least_weights() + 9 * self.in_chans * self.stem_width
+
     def _apply_rule(self):
         self.require_at_least(8, "w0")
+        if self.depth > MAX_BLOCKS:
+            raise UsageError(f"depth must be at most {MAX_BLOCKS}, got {self.depth}")
         if self.w0 % 8:
             raise UsageError(f"w0 must be a multiple of 8, got {self.w0}")
         if not (0 <= self.wa < 1e6 and 1 < self.wm < 1e3):

@@ -42,6 +42,9 @@ class ResNetConfig(ImageModelConfig):
     def stages(self):
         return list(zip(self.layers, self.channels, strict=True))
 
+    def least_weights(self):
+        return super().least_weights() + 9 * self.in_chans * self.channels[0]
+
 
 class BasicBlock(Module):
     """Two 3x3 convolutions beside a shortcut: (B, in_chans, H, W) -> (B, chans, H / stride, W / stride)."""

@@ -10,7 +10,7 @@ from math import prod
 from minivit.errors import UsageError
 from minivit.models import interop
 from minivit.models.base import ImageModel
-from minivit.models.config import ImageModelConfig, Ints, Size, pair
+from minivit.models.config import ImageModelConfig, Ints, OptionalInt, Size, pair
 from minivit.models.registry import register
 from minivit.models.transformer import attention_options, patch_embedding, transformer_block
 from minivit.nn import (
@@ -27,6 +27,9 @@ from minivit.nn import (
 )
 from minivit.nn.init import normal, uniform_fan_in
 
+MAX_TOKENS, MAX_WINDOW = 1 << 20, 1 << 12
+"""Of an image and of a window: the masks of shifted windows have a number for every pair of tokens in a window."""
+
 
 @dataclass(frozen=True)
 class SwinConfig(ImageModelConfig):
@@ -37,7 +40,7 @@ class SwinConfig(ImageModelConfig):
     are normal with standard deviation 0.02.
     """
 
-    patch_size: int = 0  # 0: img_size / 16, which gives the paper's 2 at 32 pixels and 4 at 64
+    patch_size: OptionalInt = None  # None: img_size / 16, which gives the paper's 2 at 32 pixels and 4 at 64
     embed_dim: int = 96  # stage i has width 2^i embed_dim
     depths: Ints = (2, 6, 4)
     num_heads: Ints = (3, 6, 12)
@@ -55,15 +58,18 @@ class SwinConfig(ImageModelConfig):
     mask_diagonal: bool = False
 
     def __post_init__(self):
-        if self.patch_size == 0:
+        if self.patch_size is None:
             object.__setattr__(self, "patch_size", max(1, min(self.image_shape) // 16))
         super().__post_init__()
         self.require_at_least(1, "patch_size", "embed_dim", "depths", "num_heads", "window_size")
         self.require_same_lengths("depths", "num_heads")
         self.require_transformer(self.dims, self.num_heads, self.patch_size)
-        if self.mask_diagonal and any(
-            prod(map(min, pair(self.window_size), grid)) < 2 for grid in self.grids
-        ):
+        if prod(self.grids[0]) > MAX_TOKENS:
+            raise UsageError(f"images may have at most {MAX_TOKENS} patches, these have {prod(self.grids[0])}")
+        windows = [prod(map(min, pair(self.window_size), grid)) for grid in self.grids]
+        if max(windows) > MAX_WINDOW:
+            raise UsageError(f"a window may have at most {MAX_WINDOW} tokens, window_size {self.window_size} has more")
+        if self.mask_diagonal and min(windows) < 2:
             raise UsageError("a window of one token has nothing left when mask_diagonal hides that token from itself")
         for rows, columns in self.grids[:-1]:
             if self.spt_pool and (rows % 2 or columns % 2):
@@ -79,7 +85,8 @@ class SwinConfig(ImageModelConfig):
         return list(zip(self.depths, self.dims, strict=True))
 
     def least_weights(self):
-        return super().least_weights() + self.in_chans * self.patch_size**2 * self.embed_dim
+        positions = prod(self.grids[0]) if self.small_data else 0
+        return super().least_weights() + (self.in_chans * self.patch_size**2 + positions) * self.embed_dim
 
     @property
     def grids(self):
@@ -99,6 +106,7 @@ class SwinTransformer(ImageModel):
     """
 
     official_names = (interop.OFFICIAL_SWIN,)
+    computed_names = interop.COMPUTED_SWIN
 
     def __init__(self, config, *, rng, generator):
         super().__init__(config)

@@ -71,18 +71,15 @@ class T2TConfig(ImageModelConfig):
         self.require_at_least(1, "embed_dim", "depth", "num_heads", "token_dim")
         self.require_one_of("tokens_type", ("transformer", "performer"))
         self.require_transformer([self.embed_dim], [self.num_heads])
-        if self.tokens_type == "performer" and (self.token_dim % 2 or self.spt or self.lsa):
-            raise UsageError("a token performer needs an even token_dim, and has neither SPT nor LSA")
+        if self.tokens_type == "performer" and self.token_dim < 2:
+            raise UsageError(f"a token performer needs a token_dim of at least 2, got {self.token_dim}")
+        if self.tokens_type == "performer" and (self.learnable_temperature or self.mask_diagonal):
+            raise UsageError("a token performer has no softmax that LSA could change: take tokens_type transformer")
         for grid in self.grids:
             if min(grid) < 1:
                 raise UsageError(f"img_size {self.img_size} is too small for the soft splits")
         if self.mask_diagonal and any(prod(grid) < 2 for grid in self.grids[:-1]):
             raise UsageError("a single token has nothing left when mask_diagonal hides it from itself")
-
-    @property
-    def lsa(self):
-        """Whether one of the two parts of LSA is on."""
-        return self.learnable_temperature or self.mask_diagonal
 
     @property
     def splits(self):
@@ -97,7 +94,8 @@ class T2TConfig(ImageModelConfig):
         return [(self.depth, self.embed_dim)]
 
     def least_weights(self):
-        return super().least_weights() + prod(self.grids[-1]) * self.embed_dim + self.token_dim**2
+        first = self.in_chans * self.splits[0][0] ** 2 * self.token_dim
+        return super().least_weights() + prod(self.grids[-1]) * self.embed_dim + first + self.token_dim**2
 
     @property
     def grids(self):
@@ -116,6 +114,8 @@ class T2TViT(ImageModel):
         config: a T2TConfig.
         rng: draws the initial weights. generator: draws masks of dropout and drop path in training.
     """
+
+    fixed_tables = ("pos_embed",)
 
     def __init__(self, config, *, rng, generator):
         super().__init__(config)
@@ -149,13 +149,6 @@ class T2TViT(ImageModel):
             tokens = block(tokens)
         return tokens
 
-    def load_state_dict(self, arrays, **options):
-        """As ``ImageModel.load_state_dict``. The position table of another image size gives way to this model's own."""
-        table = arrays.get("pos_embed")
-        if np.ndim(table) == 3 and np.shape(table)[::2] == self.pos_embed.shape[::2]:
-            arrays = {**arrays, "pos_embed": table if np.shape(table) == self.pos_embed.shape else self.pos_embed.data}
-        super().load_state_dict(arrays, **options)
-
 
 class TokensToToken(Module):
     """Images (B, C, height, width) -> tokens (B, N, embed_dim) through soft splits and token transformers."""
@@ -186,7 +179,7 @@ class TokensToToken(Module):
             tokens = soft_split(x, *split)
             if i + 1 < len(self.config.splits):
                 tokens = getattr(self, f"attention{i + 1}")(tokens)
-                x = tokens.swapaxes(1, 2).reshape(len(tokens), -1, *grid)
+                x = tokens.swapaxes(1, 2).reshape(len(tokens), self.config.token_dim, *grid)
         return self.project(tokens)
 
 

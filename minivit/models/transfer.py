@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minivit.errors import UsageError
+from minivit.errors import StateDictError
 from minivit.models.base import ImageModel
 from minivit.models.interop import to_minivit
+from minivit.models.positions import grid_of
 from minivit.models.registry import create_model
+
+_LARGEST = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Transfer:
     Args:
         model: the network that holds them.
         dropped: names of the parameters that stay freshly initialised instead: those of the classifiers, or none.
-        resampled: name -> (shape in the file, shape in the model) of the position tables that were resampled.
+        resampled: name -> (old grid, new grid), each (rows, columns), of the position tables that were resampled.
     """
 
     model: ImageModel
@@ -28,7 +31,7 @@ class Transfer:
     resampled: dict
 
 
-def transfer(arrays, architecture, arguments, *, num_classes=None, resample="bicubic"):
+def transfer(arrays, architecture, arguments, *, num_classes=None, resample="bicubic", grids=None):
     """Make a model and load weights into it.
 
     Args:
@@ -37,13 +40,15 @@ def transfer(arrays, architecture, arguments, *, num_classes=None, resample="bic
         num_classes: None takes as many as the weights have. Where they have another number of them, their
             classifiers are dropped.
         resample: a method of ``resample_positions``.
+        grids: name -> (rows, columns) of the grids under the position tables, where they are known; without, a table
+            that has not the model's shape is taken for that of a square.
 
     Raises:
         UsageError: no such model, or arguments that make no sense.
-        StateDictError: all that is missing, unexpected or of another shape, at once.
+        StateDictError: all that is missing, unexpected or of another shape, at once; or an array that is empty or
+            holds what is no finite float32.
     """
-    if {"name", "seed"} & arguments.keys():
-        raise UsageError("name and seed are no keywords of a network")
+    _check_numbers(arrays)
     draft = create_model(architecture, seed=None, **arguments)
     arrays = to_minivit(arrays, draft)
     classifiers = [name for name in _classifiers(draft) if np.ndim(arrays.get(name))]
@@ -54,10 +59,24 @@ def transfer(arrays, architecture, arguments, *, num_classes=None, resample="bic
     model = create_model(architecture, seed=0 if dropped else None, **{**arguments, "num_classes": wanted})
     own = {name: parameter.data for name, parameter in model.named_parameters()}
     arrays |= {name: own[name] for name in dropped}
-    tables = [name for name in model.positions if name in arrays and name in own]
-    shapes = {name: (np.shape(arrays[name]), own[name].shape) for name in tables}
-    model.load_state_dict(arrays, resample=resample)
-    return Transfer(model, dropped, {name: (old, new) for name, (old, new) in shapes.items() if old != new})
+    found = {}
+    for name in own.keys() & arrays.keys() & model.positions.keys():
+        shape, known = np.shape(arrays[name]), (grids or {}).get(name)
+        if known is None and shape == own[name].shape:
+            known = model.position_grid(name)
+        found[name] = grid_of(shape, model.positions[name], known)
+    model.load_state_dict(arrays, resample=resample, grids=found)
+    pairs = {name: (found[name], model.position_grid(name)) for name in model.positions if name in found}
+    return Transfer(model, dropped, {name: (old, new) for name, (old, new) in pairs.items() if old != new})
+
+
+def _check_numbers(arrays):
+    """Refuse what no weights are: an empty array may claim any number of classes at no cost."""
+    for name, array in arrays.items():
+        if not array.size:
+            raise StateDictError(f"{name} has shape {array.shape}: there are no numbers in it")
+        if array.dtype.kind == "f" and not (-_LARGEST <= array.min() and array.max() <= _LARGEST):
+            raise StateDictError(f"{name} holds numbers that are not finite in float32")
 
 
 def _classifiers(model):

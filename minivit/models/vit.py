@@ -24,8 +24,8 @@ from math import prod
 from minivit import ops
 from minivit.models import interop
 from minivit.models.base import ImageModel
-from minivit.models.config import ImageModelConfig, OptionalFloat
-from minivit.models.heads import EVAL_HEADS, join_heads
+from minivit.models.config import ImageModelConfig, OptionalFloat, OptionalInt
+from minivit.models.heads import check_eval_heads, join_heads
 from minivit.models.registry import register
 from minivit.models.transformer import attention_options, patch_embedding, transformer_block
 from minivit.nn import Attention, Dropout, LayerNorm, Linear, Parameter, drop_path_rates
@@ -42,7 +42,7 @@ class ViTConfig(ImageModelConfig):
     uniform, and a rate that rises from 0 in the first block to ``drop_path_rate`` in the last.
     """
 
-    patch_size: int = 0  # 0: img_size / 8, which gives the paper's 4 at 32 pixels and 8 at 64
+    patch_size: OptionalInt = None  # None: img_size / 8, which gives the paper's 4 at 32 pixels and 8 at 64
     embed_dim: int = 192
     depth: int = 9
     num_heads: int = 12
@@ -61,11 +61,12 @@ class ViTConfig(ImageModelConfig):
     mask_diagonal: bool = False
 
     def __post_init__(self):
-        if self.patch_size == 0:
+        if self.patch_size is None:
             object.__setattr__(self, "patch_size", max(1, min(self.image_shape) // 8))
         super().__post_init__()
         self.require_at_least(1, "patch_size", "embed_dim", "depth", "num_heads")
-        self.require_one_of("eval_heads", EVAL_HEADS)
+        self.require_layer_scale()
+        check_eval_heads(self)
         self.require_transformer([self.embed_dim], [self.num_heads], self.patch_size)
 
     @property
@@ -151,8 +152,8 @@ def _register_small_data():
         register(name, VisionTransformer, ViTConfig, switches, description)
 
 
-IMAGENET = {"num_classes": 1000, "mlp_ratio": 4.0, "qkv_bias": True, "norm_eps": 1e-6, "small_data": False}
-SIZES = {  # width, depth, heads
+_IMAGENET = {"num_classes": 1000, "mlp_ratio": 4.0, "qkv_bias": True, "norm_eps": 1e-6, "small_data": False}
+_SIZES = {  # width, depth, heads
     "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
     "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
@@ -165,11 +166,11 @@ def _register_imagenet():
             ("small", 16, 384), ("base", 32, 224), ("base", 32, 384), ("base", 16, 224), ("base", 16, 384),
             ("base", 8, 224), ("large", 32, 384), ("large", 16, 224), ("large", 16, 384)]  # fmt: skip
     for size, patch, image in vits:
-        sizes = {**IMAGENET, **SIZES[size], "patch_size": patch, "img_size": image}
+        sizes = {**_IMAGENET, **_SIZES[size], "patch_size": patch, "img_size": image}
         description = f"ViT-{size.capitalize()}/{patch} at {image} pixels"
         register(f"vit_{size}_patch{patch}_{image}", VisionTransformer, ViTConfig, sizes, description)
     for size, image in (("tiny", 224), ("small", 224), ("base", 224), ("base", 384)):
-        sizes = {**IMAGENET, **SIZES[size], "patch_size": 16, "img_size": image}
+        sizes = {**_IMAGENET, **_SIZES[size], "patch_size": 16, "img_size": image}
         description = f"DeiT-{size.capitalize()} at {image} pixels"
         register(f"deit_{size}_patch16_{image}", VisionTransformer, ViTConfig, sizes, description)
         register(

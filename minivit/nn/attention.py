@@ -36,6 +36,8 @@ class HeadAttention(Module):
         self, num_heads, head_dim, *, learnable_temperature=False, diagonal=None, mask_after_mixing=False,
         talking_heads=None, attn_drop=0.0, rng,
     ):  # fmt: skip
+        if mask_after_mixing and talking_heads is None or diagonal == -np.inf and talking_heads is not None:
+            raise UsageError("talking heads are masked after the mixing, other heads by diagonal=-inf")
         scale = np.full(num_heads, head_dim**-0.5)  # fixed, it takes the dtype of the queries
         self.scale = Parameter(scale.astype(np.float32)) if learnable_temperature else scale
         self.diagonal, self.mask_after_mixing = diagonal, mask_after_mixing
@@ -62,15 +64,19 @@ class HeadAttention(Module):
         """The attention weights (B, H, N, M) that multiply the values."""
         scores = (q * self.scale.reshape(-1, 1, 1)) @ k.swapaxes(-1, -2)
         scores = scores if bias is None else scores + bias
-        diagonal = np.eye(*scores.shape[2:], dtype=bool)
         if self.diagonal is not None:
-            scores = ops.where(diagonal, self.diagonal, scores)
+            scores = overwrite_diagonal(scores, self.diagonal)
         if self.proj_l is not None:
             scores = mix_heads(scores, self.proj_l)
             if self.mask_after_mixing:
-                scores = ops.where(diagonal, -np.inf, scores)
+                scores = overwrite_diagonal(scores, -np.inf)
         weights = ops.softmax(scores)
         return self.attn_drop(weights if self.proj_w is None else mix_heads(weights, self.proj_w))
+
+
+def overwrite_diagonal(scores, value):
+    """Write ``value`` to the entries [..., i, i] of (..., N, M); they pass no gradient."""
+    return ops.where(np.eye(*scores.shape[-2:], dtype=bool), value, scores)
 
 
 def mix_heads(x, layer):
@@ -79,6 +85,13 @@ def mix_heads(x, layer):
     mixed = layer.weight @ x.reshape(b, h, n * m)
     mixed = mixed if layer.bias is None else mixed + layer.bias.reshape(h, 1)
     return mixed.reshape(b, h, n, m)
+
+
+def width_of_head(dim, num_heads):
+    """dim / num_heads, or UsageError where that is no whole number."""
+    if dim % num_heads:
+        raise UsageError(f"the width {dim} does not divide into {num_heads} heads")
+    return dim // num_heads
 
 
 class Attention(HeadAttention):
@@ -95,9 +108,7 @@ class Attention(HeadAttention):
     """
 
     def __init__(self, dim, num_heads, *, head_dim=None, qkv_bias=True, proj=True, proj_drop=0.0, init, rng, **options):
-        if head_dim is None and dim % num_heads:
-            raise UsageError(f"the width {dim} does not divide into {num_heads} heads")
-        head_dim = head_dim or dim // num_heads
+        head_dim = head_dim or width_of_head(dim, num_heads)
         super().__init__(num_heads, head_dim, rng=rng, **options)
         inner = num_heads * head_dim
         self.qkv = Linear(dim, 3 * inner, bias=qkv_bias, init=init)
@@ -113,8 +124,8 @@ class Attention(HeadAttention):
         """``attend`` with queries, keys and values side by side, (B, N, 3 H d) -> (B, N, H d)."""
         if not self.needs_weights:
             return ops.self_attention(qkv, self.scale, bias, diagonal=self.diagonal)
-        b, n, _ = qkv.shape
-        heads = qkv.reshape(b, n, 3, self.num_heads, -1).transpose(2, 0, 3, 1, 4)
+        b, n, width = qkv.shape
+        heads = qkv.reshape(b, n, 3, self.num_heads, width // (3 * self.num_heads)).transpose(2, 0, 3, 1, 4)
         return self.attend(heads[0], heads[1], heads[2], bias)
 
 
@@ -125,7 +136,7 @@ class ClassAttention(HeadAttention):
     """
 
     def __init__(self, dim, num_heads, *, head_dim=None, qkv_bias=True, proj=True, proj_drop=0.0, init, rng, **options):
-        head_dim = head_dim or dim // num_heads
+        head_dim = head_dim or width_of_head(dim, num_heads)
         super().__init__(num_heads, head_dim, rng=rng, **options)
         inner = num_heads * head_dim
         self.q = Linear(dim, inner, bias=qkv_bias, init=init)

@@ -119,6 +119,11 @@ class Module:
             for name, tensor in own.items()
             if name in arrays and np.shape(arrays[name]) != tensor.shape
         ]
+        problems += [
+            f"{name} holds {np.asarray(arrays[name]).dtype}, not real numbers"
+            for name in own
+            if name in arrays and np.asarray(arrays[name]).dtype.kind not in "biuf"
+        ]
         if problems:
             raise StateDictError(f"the weights do not fit {type(self).__name__}: " + "; ".join(problems))
         for name, tensor in own.items():

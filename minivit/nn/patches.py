@@ -1,5 +1,7 @@
 """Patch embedding: an image as a sequence of tokens (Dosovitskiy et al. 2020)."""
 
+from math import prod
+
 from minivit import ops
 from minivit.nn.layers import LayerNorm
 from minivit.nn.module import Module, Parameter
@@ -32,11 +34,9 @@ class PatchEmbed(Module):
 
     def forward(self, x):
         patches = split_patches(x, self.patch_size).transpose(0, 2, 4, 1, 3, 5)  # B, rows, columns, C, P, P
-        b, rows, columns = patches.shape[:3]
-        weight = self.proj.weight
-        tokens = ops.linear(
-            patches.reshape(b, rows * columns, -1), weight.reshape(weight.shape[0], -1), self.proj.bias
-        )
+        b, rows, columns, *patch = patches.shape
+        weight = self.proj.weight.reshape(-1, prod(patch))
+        tokens = ops.linear(patches.reshape(b, rows * columns, prod(patch)), weight, self.proj.bias)
         return tokens if self.norm is None else self.norm(tokens)
 
 

@@ -6,7 +6,7 @@ The image is joined, along its channels, with four copies of itself that are shi
 then it is cut into patches (P), normalised and projected (E). A token so sees a window twice as wide as its patch.
 """
 
-from math import isqrt
+from math import prod
 
 from minivit import ops
 from minivit.nn.layers import LayerNorm, Linear
@@ -42,19 +42,18 @@ class ShiftedPatchTokenization(Module):
     def forward(self, x):
         patches = split_patches(shift_patches(x, self.patch_size), self.patch_size)
         patches = patches.transpose(0, 2, 4, 3, 5, 1)  # B, rows, columns, P, P, 5C
-        b, rows, columns = patches.shape[:3]
-        return self.proj(self.norm(patches.reshape(b, rows * columns, -1)))
+        b, rows, columns, *patch = patches.shape
+        return self.proj(self.norm(patches.reshape(b, rows * columns, prod(patch))))
 
 
 class ShiftedPatchPool(Module):
     """SPT as pooling: a grid of tokens (B, rows * columns, in_dim) -> (B, rows * columns / 4, dim), merging 2x2 tokens.
 
     With ``class_token`` the first token stands apart and passes through a linear layer of its own:
-    (B, 1 + rows * columns, in_dim) -> (B, 1 + rows * columns / 4, dim). Without ``grid`` = (rows, columns) the grid
-    is square.
+    (B, 1 + rows * columns, in_dim) -> (B, 1 + rows * columns / 4, dim). ``grid`` is (rows, columns), both even.
     """
 
-    def __init__(self, in_dim, dim, *, class_token, grid=None, norm_eps=1e-5, init):
+    def __init__(self, in_dim, dim, *, class_token, grid, norm_eps=1e-5, init):
         self.grid = grid
         self.class_linear = Linear(in_dim, dim, init=init) if class_token else None
         self.spt = ShiftedPatchTokenization(in_dim, dim, 2, norm_eps=norm_eps, init=init)
@@ -62,9 +61,9 @@ class ShiftedPatchPool(Module):
     def forward(self, x):
         tokens = x if self.class_linear is None else x[:, 1:]
         b, n, c = tokens.shape
-        rows, columns = self.grid or (isqrt(n), isqrt(n))
+        rows, columns = self.grid
         if rows * columns != n:
-            raise ValueError(f"pooling needs a {'square grid' if self.grid is None else self.grid} of tokens, got {n}")
+            raise ValueError(f"expected {rows}x{columns} tokens to pool, got {n}")
         pooled = self.spt(tokens.transpose(0, 2, 1).reshape(b, c, rows, columns))
         if self.class_linear is None:
             return pooled

@@ -65,7 +65,8 @@ class WindowAttention(Attention):
         if self.mask is None:
             return bias
         bias = bias + np.expand_dims(self.mask, 1).astype(bias.dtype)
-        return ops.broadcast_to(bias, (batch, *bias.shape)).reshape(-1, *bias.shape[1:])
+        windows, *scores = bias.shape
+        return ops.broadcast_to(bias, (batch, *bias.shape)).reshape(batch * windows, *scores)
 
 
 def partition(x, window):
@@ -73,14 +74,15 @@ def partition(x, window):
     b, rows, columns, c = x.shape
     m, n = window
     x = x.reshape(b, rows // m, m, columns // n, n, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(-1, m * n, c)
+    return x.reshape(b * (rows // m) * (columns // n), m * n, c)
 
 
 def merge(x, window, grid):
     """Undo ``partition``: (B * windows, tokens of a window, C) -> (B, rows, columns, C)."""
     (m, n), (rows, columns), c = window, grid, x.shape[-1]
-    x = x.reshape(-1, rows // m, columns // n, m, n, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(-1, rows, columns, c)
+    b = len(x) * m * n // (rows * columns)
+    x = x.reshape(b, rows // m, columns // n, m, n, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, rows, columns, c)
 
 
 def relative_position_index(window):
@@ -92,9 +94,10 @@ def relative_position_index(window):
 
 
 def shift_mask(grid, window, shift):
-    """0 where two tokens of a window were neighbours before the roll, MASKED where not: (windows, n, n) float32.
+    """0 where two tokens of a window come from one side of the roll, MASKED where not: (windows, n, n) float32.
 
     The roll brings the first ``shift`` rows behind the last: the last window along an axis then holds two regions.
+    Where the rolled grid is padded, the regions are still those of the last rows of the padded grid, as in timm.
     """
     labels = []
     for size, m, s in zip(grid, window, shift, strict=True):
@@ -123,4 +126,5 @@ class PatchMerging(Module):
         if rows % 2 or columns % 2:
             x = ops.pad(x, [(0, 0), (0, rows % 2), (0, columns % 2), (0, 0)])
         corners = [x[:, i::2, j::2] for i, j in ((0, 0), (1, 0), (0, 1), (1, 1))]
-        return self.reduction(self.norm(ops.concat(corners, axis=3).reshape(b, -1, 4 * c)))
+        merged = ops.concat(corners, axis=3)
+        return self.reduction(self.norm(merged.reshape(b, merged.shape[1] * merged.shape[2], 4 * c)))

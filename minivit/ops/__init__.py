@@ -2,6 +2,16 @@
 
 from minivit.ops import methods as methods  # installs the operators on Tensor
 from minivit.ops.attention import attention, self_attention
+from minivit.ops.binary import (
+    add_shortcut,
+    affine,
+    binary_linear,
+    binary_matmul,
+    binary_weight,
+    quantize_probabilities,
+    rprelu,
+    sign,
+)
 from minivit.ops.convolution import avg_pool2d, conv2d, max_pool2d, unfold
 from minivit.ops.elementwise import (
     abs,
@@ -30,6 +40,7 @@ from minivit.ops.elementwise import (
 from minivit.ops.linalg import einsum, linear, matmul
 from minivit.ops.loss import cross_entropy, log_softmax, softmax
 from minivit.ops.normalization import batch_norm, layer_norm
+from minivit.ops.pooling import pooling_branches
 from minivit.ops.reduction import logsumexp, max, mean, min, std, sum, var
 from minivit.ops.shape import (
     broadcast_to,

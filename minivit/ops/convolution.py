@@ -25,7 +25,9 @@ def conv2d(x, weight, bias=None, /, stride=1, padding=0, groups=1):
         (B, O, out_h, out_w).
     """
     require_floats(x, weight, bias)
-    if weight.ndim != 4 or groups < 1 or x.ndim != 4 or x.shape[1] != weight.shape[1] * groups:
+    if not isinstance(groups, (int, np.integer)) or groups < 1:
+        raise ValueError(f"expected groups to be a whole number of at least 1, got {groups!r}")
+    if weight.ndim != 4 or x.ndim != 4 or x.shape[1] != weight.shape[1] * groups:
         raise ValueError(f"expected x (B, C, H, W) and a weight (O, C / groups, kh, kw), groups={groups}")
     if weight.shape[0] % groups or bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"expected O to divide into groups={groups}, and a bias of shape (O,)")

@@ -124,6 +124,7 @@ def erf(a, /):
 @op
 def relu(a, /):
     """max(a, 0), with derivative 0 at 0."""
+    require_floats(a)
     out = rectifier.relu(a)
     return out, (lambda g: rectifier.relu_backward(g, out),)
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from minivit.kernels import channels, rows
+from minivit.kernels import channels, rows, tokens
 from minivit.tensor import op, require_floats
 
 
@@ -33,7 +33,7 @@ def batch_norm(x, weight, bias, /, running_mean, running_var, training, momentum
     """Normalise each channel over all other axes (Ioffe & Szegedy 2015).
 
     Args:
-        x: (B, C, ...).
+        x: (B, C, ...), such as images (B, C, H, W); or (R, C), rows of tokens.
         weight, bias: (C,).
         running_mean, running_var: arrays (C,). In training updated in place,
             ``r += momentum * (batch - r)``, with the unbiased variance; in evaluation used instead of the
@@ -45,12 +45,13 @@ def batch_norm(x, weight, bias, /, running_mean, running_var, training, momentum
         raise TypeError("expected the running statistics as arrays, which training updates in place")
     if x.ndim < 2 or not weight.shape == bias.shape == running_mean.shape == running_var.shape == x.shape[1:2]:
         raise ValueError("expected x of shape (B, C, ...), and weight, bias and running statistics of shape (C,)")
-    x3 = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
-    n = len(x3) * x3.shape[2]
+    kernel = tokens if x.ndim == 2 else channels
+    flat = x if x.ndim == 2 else x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+    n = math.prod(x.shape) // max(1, x.shape[1])
     if training:
         if n < 2:
             raise ValueError("expected more than one value for each channel in training")
-        mean, variance = channels.statistics(x3)
+        mean, variance = kernel.statistics(flat)
         running_mean += momentum * (mean - running_mean)
         running_var += momentum * (variance * (n / (n - 1)) - running_var)
     else:
@@ -58,7 +59,7 @@ def batch_norm(x, weight, bias, /, running_mean, running_var, training, momentum
     rstd = (1 / np.sqrt(variance + eps)).astype(x.dtype)
 
     def vjp(g):
-        dx, dweight, dbias = channels.normalize_backward(g.reshape(x3.shape), x3, mean, rstd, weight, training)
+        dx, dweight, dbias = kernel.normalize_backward(g.reshape(flat.shape), flat, mean, rstd, weight, training)
         return dx.reshape(x.shape), dweight, dbias
 
-    return channels.normalize(x3, mean, rstd, weight, bias).reshape(x.shape), vjp
+    return kernel.normalize(flat, mean, rstd, weight, bias).reshape(x.shape), vjp

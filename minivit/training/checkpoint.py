@@ -59,6 +59,17 @@ class Checkpoint:
     training: dict | None = None
     optimizer: dict = field(default_factory=dict)
 
+    def configuration(self):
+        """Return the configuration of the network that ``arguments`` describe.
+
+        Raises:
+            MinivitError: this version has no such model.
+        """
+        try:
+            return configure(self.architecture, **self.arguments)
+        except (MinivitError, *_DAMAGE) as error:
+            raise MinivitError(f"{self.path} does not fit this version of minivit: {error}") from error
+
     def check_sizes(self):
         """Refuse sizes that the stored weights cannot have, before a network of those sizes fills the memory.
 
@@ -66,10 +77,7 @@ class Checkpoint:
             MinivitError: such sizes, or this version has no such model.
         """
         stored = sum(array.size for array in self.weights.values())
-        try:
-            needed = configure(self.architecture, **self.arguments).least_weights()
-        except (MinivitError, *_DAMAGE) as error:
-            raise MinivitError(f"{self.path} does not fit this version of minivit: {error}") from error
+        needed = self.configuration().least_weights()
         if needed > stored:
             raise MinivitError(
                 f"{self.path} is damaged: the sizes that it declares need at least {needed} weights, and it holds "

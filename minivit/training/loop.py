@@ -114,10 +114,10 @@ def check_model(config):
 def _check_sizes(config, saved):
     """Find settings that are not those of the saved network before memory is taken for another one."""
     for name, value in {**config.model_args, "img_size": config.img_size}.items():
-        if value and saved.arguments.get(name) != value:  # 0 and None leave the choice to others
+        own = saved.arguments.get(name)
+        if value and own != value and [own, own] != value:  # None leaves the choice to others; [7, 7] is 7
             raise MinivitError(
-                f"{saved.path} holds another network than its settings ask for: {name} is "
-                f"{saved.arguments.get(name)}, not {value}"
+                f"{saved.path} holds another network than its settings ask for: {name} is {own}, not {value}"
             )
 
 

@@ -1,7 +1,6 @@
 """One run in progress: steps, epochs, what is saved when, and how a run is left and taken up again."""
 
 import contextlib
-import json
 import math
 import time
 
@@ -254,11 +253,11 @@ class Trainer:
         Raises:
             MinivitError: it holds another network, or the data set is not the one it was trained on.
         """
-        built = json.loads(json.dumps(self.model.arguments))
-        if (saved.architecture, saved.arguments) != (self.model.architecture, built):
+        # as configurations: a file from an earlier version does not have every keyword of this one
+        if (saved.architecture, saved.configuration()) != (self.model.architecture, self.model.config):
             raise MinivitError(
                 f"{saved.path} holds another network, {saved.architecture} with {saved.arguments}, than its "
-                f"settings and the data set ask for, {self.model.architecture} with {built}"
+                f"settings and the data set ask for, {self.model.architecture} with {self.model.arguments}"
             )
         if record.train_images != len(self.dataset.train):
             raise MinivitError(

@@ -6,7 +6,10 @@ import pytest
 import minivit
 from minivit.errors import UsageError
 from minivit.models import configure
+from minivit.models.binary_deit import BinaryDeiTConfig
+from minivit.models.binary_vit import BinaryViTConfig
 from minivit.models.cait import CaiTConfig
+from minivit.models.heads import join_heads
 from minivit.models.pit import PiTConfig
 from minivit.models.regnet import RegNetConfig
 from minivit.models.resnet import ResNetConfig
@@ -20,14 +23,18 @@ ALL = pytest.mark.parametrize("name", minivit.list_models())
 SMALL = {
     ViTConfig: {"patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3},
     CaiTConfig: {"patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3, "init_values": 0.5},
-    PiTConfig: {"patch_size": 4, "stride": 0, "base_dims": (4, 4), "depth": (1, 2), "heads": (2, 4)},
+    PiTConfig: {"patch_size": 4, "stride": None, "base_dims": (4, 4), "depth": (1, 2), "heads": (2, 4)},
     SwinConfig: {"patch_size": 2, "embed_dim": 8, "depths": (2, 2), "num_heads": (2, 4), "window_size": 3},
     T2TConfig: {"embed_dim": 12, "depth": 2, "num_heads": 3, "token_dim": 4},
     ResNetConfig: {"layers": (1, 2), "channels": (4, 8)},
     RegNetConfig: {"depth": 0, "widths": (8, 16), "depths": (1, 2), "group_size": 4, "stem_width": 8,
                    "se_ratio": 2.0, "zero_init_last": False},
+    BinaryDeiTConfig: {"patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3},
+    BinaryViTConfig: {"patch_size": 2, "embed_dims": (6, 12, 24), "depths": (1, 2, 1), "num_heads": (1, 2, 4),
+                      "mlp_ratios": (4, 2, 2), "reductions": (2, 1, 1), "att_prob_clip": 0.2},
 }  # fmt: skip
 CNNS = (ResNetConfig, RegNetConfig)
+WITHOUT_NOISE = (*CNNS, BinaryDeiTConfig, BinaryViTConfig)
 
 # Trainable parameters at full size. Small-data models at (32 pixels, 10 classes), (32, 100), (64, 200):
 SMALL_DATA = {
@@ -106,6 +113,13 @@ FULL_SIZE = {
     "regnety_160": (83_590_140,),
     "regnety_nano": (191_146,),
     "regnety_mini": (223_746,),
+    "binary_deit_cls": (22_294_900, 22_406_369),
+    "binary_deit_gap": (22_294_132, 22_405_601),
+    "binary_deit_branches": (22_330_996, 22_442_465),
+    "binary_deit_affine": (22_349_428, 22_460_897),
+    "binary_deit": (22_349_428, 22_460_897),
+    "binary_vit": (22_491_771, 22_618_037),
+    "binary_vit_star": (22_488_635, 22_614_901),
 }
 
 
@@ -182,6 +196,7 @@ def test_an_image_does_not_see_its_neighbours(name):
     x = images(model, 4, np.float64)
     alone = np.concatenate([evaluate(model, x[i : i + 1]) for i in range(4)])
     np.testing.assert_allclose(alone, evaluate(model, x), rtol=1e-12, atol=1e-12)
+    assert evaluate(model, x[:0]).shape == (0, 5)
 
 
 @ALL
@@ -197,7 +212,7 @@ def test_float32_agrees_with_float64(name):
 @ALL
 @pytest.mark.parametrize("rate", ["drop_rate", "attn_drop_rate", "drop_path_rate"])
 def test_noise_acts_in_training_only_and_repeats_with_the_seed(name, rate):
-    if isinstance(configure(name), CNNS):
+    if isinstance(configure(name), WITHOUT_NOISE):
         with pytest.raises(UsageError, match=f"has no keyword '{rate}'"):
             small(name, **{rate: 0.4})
         return
@@ -235,11 +250,13 @@ def test_images_of_other_shapes_and_dtypes_are_refused(name):
 SIZES = {  # (height, width): of images that a family takes, and that it refuses, with why
     ViTConfig: ([(12, 12), (8, 20)], {(10, 12): "does not divide into patches of 4"}),
     CaiTConfig: ([(12, 12), (8, 20)], {(12, 10): "does not divide into patches of 4"}),
-    PiTConfig: ([(24, 24), (8, 24)], {(10, 12): "does not divide into patches of 4"}),
+    PiTConfig: ([(24, 24), (8, 24)], {(3, 12): "patch"}),
     SwinConfig: ([(8, 8), (20, 12)], {(11, 12): "does not divide into patches of 2"}),
     T2TConfig: ([(48, 48), (32, 64)], {(0, 8): "img_size must be at least 1"}),
     ResNetConfig: ([(9, 7), (32, 16)], {}),
     RegNetConfig: ([(33, 18), (32, 16)], {}),
+    BinaryDeiTConfig: ([(12, 12), (8, 20)], {(10, 12): "does not divide into patches of 4"}),
+    BinaryViTConfig: ([(16, 24), (24, 8)], {(12, 16): "does not divide into patches of 8"}),
 }
 
 
@@ -295,7 +312,17 @@ def test_unknown_names_are_answered_with_near_ones():
         ("vit", {"mlp_ratio": 0.0}, "mlp_ratio 0.0"),
         ("vit", {"eval_heads": "sum"}, "eval_heads must be one of mean, softmax, class, distill, got 'sum'"),
         ("cait", {"diagonal": "yes"}, "diagonal must be one of none, published, masked"),
-        ("cait", {"init_values": None}, "init_values must be of type float"),
+        ("cait", {"init_values": float("nan")}, "init_values must be a finite number, got nan"),
+        ("deit_tiny_patch16_224", {"init_values": float("inf")}, "init_values must be a finite number, got inf"),
+        ("sl_cait", {"img_size": 4, "patch_size": 4, "diagonal": "masked"}, "a single patch has nothing left"),
+        ("cait", {"mlp_ratio_token_only": 0.0}, "mlp_ratio_token_only 0.0 leaves the MLP no sensible width"),
+        ("deit_tiny_patch16_224", {"eval_heads": "softmax"}, "eval_heads 'softmax' needs a distilled model"),
+        ("vit", {"patch_size": 0}, "patch_size must be at least 1, got 0"),
+        ("vit", {"num_classes": 10**12}, "a network of these sizes has at least 192,"),
+        ("vit", {"depth": 10**9}, "a network of 1000000000 blocks is more than the 10000 that are allowed"),
+        ("regnety_nano", {"depth": 10**9, "w0": 16, "wa": 16.0, "wm": 1.9}, "depth must be at most 10000"),
+        ("swin", {"window_size": 256, "img_size": 512, "patch_size": 1}, "a window may have at most 4096 tokens"),
+        ("t2t", {"tokens_type": "performer", "learnable_temperature": True}, "a token performer has no softmax"),
         ("pit", {"depth": (1, 2)}, r"must have one entry for each stage, got lengths \[3, 2, 3\]"),
         ("pit", {"depth": 3}, "depth must be of type list of ints, got 3"),
         ("pit", {"base_dims": (48, 40, 48)}, "the width of a stage must be a multiple of that before it"),
@@ -307,8 +334,18 @@ def test_unknown_names_are_answered_with_near_ones():
         ("sl_swin", {"window_size": 1}, "a window of one token"),
         ("t2t_vit_7", {"img_size": 1}, "img_size 1 is too small for the soft splits"),
         ("sl_t2t", {"img_size": 2}, "a single token has nothing left when mask_diagonal hides it from itself"),
-        ("t2t_vit_7", {"token_dim": 7}, "needs an even token_dim"),
+        ("t2t_vit_7", {"token_dim": 1}, "needs a token_dim of at least 2, got 1"),
         ("t2t", {"tokens_type": "conv"}, "tokens_type must be one of transformer, performer"),
+        ("binary_deit", {"class_token": True}, "class_token and pooling_branches exclude each other"),
+        ("binary_deit", {"att_prob_clip": 0.0}, "att_prob_clip must be positive and finite, got 0.0"),
+        ("binary_deit", {"mlp_ratio": 2.5}, "mlp_ratio must be of type int, got 2.5"),
+        ("binary_deit", {"embed_dim": 100, "num_heads": 3}, "embed_dim 100 does not divide into 3 heads"),
+        ("binary_vit", {"att_prob_clip": float("nan")}, "att_prob_clip must be positive and finite, got nan"),
+        ("binary_vit", {"img_size": 100}, "does not divide into patches of 32"),
+        ("binary_vit", {"depths": (1, 1)}, r"must have one entry for each stage, got lengths \[2, 2, 2, 4\]"),
+        ("binary_vit", {"embed_dims": (64, 96, 192, 384)}, "the width of a stage must be a multiple of that before it"),
+        ("binary_vit", {"reductions": (3, 1, 1, 1)}, "a grid of 56x56 tokens does not divide by reduction 3"),
+        ("binary_vit", {"depths": ()}, "must have one entry for each stage"),
     ],
 )
 def test_impossible_sizes_are_refused(name, keywords, message):
@@ -365,3 +402,11 @@ def test_layer_scale_starts_by_the_rule_of_the_small_data_code():
 def test_stochastic_depth_is_linear_but_in_the_small_data_code(name, rates):
     model = small(name, depth=3, drop_path_rate=0.2)
     np.testing.assert_allclose([block.drop_path.rate for block in model.blocks], rates)
+
+
+def test_the_mean_of_two_softmax_outputs_does_not_underflow():
+    cls, dist = (minivit.Tensor(np.array([row], np.float32), requires_grad=True) for row in ([120, 0, 0], [130, 0, 1]))
+    answer = join_heads(cls, dist, False, "softmax")
+    np.testing.assert_allclose(answer.data, [[0, -120.693147, -120.693]], rtol=1e-4, atol=1e-6)
+    minivit.cross_entropy(answer, np.array([1])).backward()
+    assert np.isfinite(cls.grad).all() and np.isfinite(dist.grad).all()

@@ -19,6 +19,9 @@ CASES = {  # what it tries -> (model, keywords)
     "deit one head": ("deit_small_patch16_224", {**TINY_VIT, "img_size": 12, "num_heads": 1}),
     "deit distilled": ("deit_tiny_distilled_patch16_224", {**TINY_VIT, "img_size": (8, 12), "depth": 1}),
     "cait": ("cait_xxs24_224", {**TINY_CAIT, "img_size": 12}),
+    "cait wide class blocks": (
+        "cait_xxs24_224", {**TINY_CAIT, "img_size": 12, "mlp_ratio": 2.5, "mlp_ratio_token_only": 3.0},
+    ),
     "cait three class blocks": ("cait_s36_384", {**TINY_CAIT, "img_size": (8, 16), "depth": 1, "depth_token_only": 3}),
     "swin two windows": (
         "swin_tiny_patch4_window7_224",

@@ -83,12 +83,13 @@ POOL_NAMES.append((r"class_linear\.(\w+)", r"class_linear.\1"))
 @DTYPES
 @pytest.mark.parametrize("file, class_token", [("layer_spt_pool_class_token", True), ("layer_spt_pool_tokens", False)])
 def test_shifted_patch_pool(golden, file, class_token, dtype):
-    check(nn.ShiftedPatchPool(6, 12, class_token=class_token, init=no_init), golden(file), POOL_NAMES, dtype)
+    module = nn.ShiftedPatchPool(6, 12, class_token=class_token, grid=(4, 4), init=no_init)
+    check(module, golden(file), POOL_NAMES, dtype)
 
 
-def test_pooling_needs_a_square_grid():
-    module = nn.ShiftedPatchPool(2, 4, class_token=False, init=no_init)
-    with pytest.raises(ValueError, match="square grid of tokens, got 6"):
+def test_pooling_needs_its_grid():
+    module = nn.ShiftedPatchPool(2, 4, class_token=False, grid=(2, 2), init=no_init)
+    with pytest.raises(ValueError, match="expected 2x2 tokens to pool, got 6"):
         module(Tensor(np.ones((1, 6, 2), np.float32)))
 
 

@@ -31,7 +31,7 @@ WRONG = {
     "conv2d kernel": (lambda: ops.conv2d(t(1, 1, 2, 2), t(1, 1, 3, 3)), ValueError, "larger than the padded image"),
     "conv2d stride": (lambda: ops.conv2d(t(1, 1, 2, 2), t(1, 1, 1, 1), stride=0), ValueError, "stride of at least 1"),
     "max_pool2d": (lambda: ops.max_pool2d(t(1, 1, 4, 4), 2, padding=2), ValueError, "at most half the kernel"),
-    "pool pair": (lambda: ops.avg_pool2d(t(1, 1, 4, 4), (2, 2, 2)), ValueError, r"a pair, got \(2, 2, 2\)"),
+    "pool pair": (lambda: ops.avg_pool2d(t(1, 1, 4, 4), (2, 2, 2)), ValueError, r"a pair of them, got \(2, 2, 2\)"),
     "unfold": (lambda: ops.unfold(t(4, 4), 2), ValueError, r"unfold\(float32\[4, 4\]\): expected images"),
     "layer_norm": (lambda: ops.layer_norm(t(2, 3), t(2), t(2)), ValueError, "layer_norm.*weight and a bias of shape"),
     "batch_norm": (

@@ -280,6 +280,34 @@ def test_nothing_that_is_no_number_is_written(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "name, changed",
+    [
+        ("regnety_002", {"depth": 2**30}),
+        ("regnety_002", {"stem_width": 10**9}),
+        ("resnet20", {"in_chans": 10**8}),
+        ("resnet20", {"layers": [10**9, 3, 3]}),
+        ("sl_swin", {"img_size": 16384, "patch_size": 1}),
+        ("swin_tiny_patch4_window7_224", {"img_size": 16384}),
+        ("swin_tiny_patch4_window7_224", {"img_size": 16384, "patch_size": 1}),
+        ("swin", {"window_size": 2**30, "img_size": 16384}),
+        ("t2t", {"in_chans": 10**9}),
+        ("t2t_vit_7", {"img_size": 16384, "token_dim": 10**6}),
+        ("cait", {"num_heads": 10**9, "head_dim": 1}),
+        ("pit", {"depth": [10**8, 1, 1]}),
+    ],
+)
+def test_crafted_sizes_of_every_family_take_no_memory(name, changed, path, tmp_path):
+    keywords = json.loads(json.dumps(minivit.create_model(name, seed=None).arguments))
+    edit_metadata(path, architecture=name, arguments=keywords | changed, class_names=[], mean=None, std=None)
+    tracemalloc.start()
+    try:
+        assert_refused(path)
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("name", minivit.list_models())
 def test_every_model_has_more_weights_than_its_sizes_need(name):
     model = minivit.create_model(name, seed=None)

@@ -298,6 +298,18 @@ class TestForeignCheckpoints:
         with pytest.raises(MinivitError, match="holds weights only"):
             loop.resume(folder)
 
+    def test_a_run_of_an_earlier_version_goes_on(self, folder, whole):
+        """Its file does not name the keywords that have come since."""
+        saved = checkpoint.read(folder.last)
+        model = saved.build()
+        newer = ("init_values", "distilled", "eval_heads", "small_data")
+        model.arguments = {key: value for key, value in saved.arguments.items() if key not in newer}
+        assert len(model.arguments) == len(saved.arguments) - 4
+        about = {"data": saved.data, "class_names": saved.class_names, "mean": saved.mean, "std": saved.std}
+        checkpoint.save(folder.last, model, training=saved.training, optimizer=saved.optimizer, **about)
+        loop.resume(folder)
+        assert_same_end(whole, checkpoint.read(folder.last))
+
     def test_another_network(self, folder):
         saved = checkpoint.read(folder.last)
         other = minivit.create_model("vit", **saved.arguments | {"spt": False})

@@ -1,0 +1,196 @@
+"""Kernels over the channels of tokens (R, C), channels last: batch normalisation, RPReLU.
+
+They are what stands between the products of a binary network, and are bound by memory: each touches an array once.
+"""
+
+import numpy as np
+
+from minivit.kernels.backend import get_backend, njit
+from minivit.kernels.threads import parallel_for, partial_sums
+
+_GRAIN = 65536  # elements worth a thread
+_BLOCK = 64  # rows summed by themselves, so that the error of a float32 sum does not grow with their number
+
+
+def _grain(x):
+    return max(1, _GRAIN // max(1, x.shape[1]))
+
+
+# --- batch normalisation, and every other map x -> x a + b for each channel ----------------------------------------
+
+
+@njit
+def _sums(x, total):
+    for start in range(0, x.shape[0], _BLOCK):
+        part = np.zeros_like(total)
+        for i in range(start, min(start + _BLOCK, x.shape[0])):
+            for j in range(x.shape[1]):
+                part[j] += x[i, j]
+        total += part
+
+
+@njit
+def _sums_of_squares(x, mean, total):
+    for start in range(0, x.shape[0], _BLOCK):
+        part = np.zeros_like(total)
+        for i in range(start, min(start + _BLOCK, x.shape[0])):
+            for j in range(x.shape[1]):
+                part[j] += (x[i, j] - mean[j]) * (x[i, j] - mean[j])
+        total += part
+
+
+@njit
+def _normalize(x, mean, scale, bias, out):
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] = (x[i, j] - mean[j]) * scale[j] + bias[j]
+
+
+@njit
+def _normalize_sums(g, x, mean, totals):
+    for start in range(0, x.shape[0], _BLOCK):
+        part = np.zeros_like(totals)
+        part_gx, part_g = part[0], part[1]
+        for i in range(start, min(start + _BLOCK, x.shape[0])):
+            for j in range(x.shape[1]):
+                part_gx[j] += g[i, j] * (x[i, j] - mean[j])
+                part_g[j] += g[i, j]
+        totals += part
+
+
+@njit
+def _normalize_backward(g, x, mean, scale, mean_g, slope, dx):
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            dx[i, j] = scale[j] * (g[i, j] - mean_g[j] - (x[i, j] - mean[j]) * slope[j])
+
+
+def statistics(x):
+    """Mean and biased variance of each channel of x (R, C): (C,) and (C,)."""
+    if get_backend() == "numpy":
+        return statistics_numpy(x)
+    x, n = np.ascontiguousarray(x), x.dtype.type(len(x))
+    mean = partial_sums(lambda a, b, total: _sums(x[a:b], total), len(x), _grain(x), x.shape[1:], x.dtype) / n
+    squares = partial_sums(
+        lambda a, b, total: _sums_of_squares(x[a:b], mean, total), len(x), _grain(x), x.shape[1:], x.dtype
+    )
+    return mean, squares / n
+
+
+def statistics_numpy(x):
+    """What ``statistics`` computes; in float64, because NumPy adds up rows one by one."""
+    return tuple(s(x, axis=0, dtype=np.float64).astype(x.dtype) for s in (np.mean, np.var))
+
+
+def normalize(x, mean, rstd, weight, bias):
+    """(x - mean) rstd weight + bias for each channel of x (R, C); all others are (C,)."""
+    if get_backend() == "numpy":
+        return normalize_numpy(x, mean, rstd, weight, bias)
+    x, scale = np.ascontiguousarray(x), rstd * weight
+    out = np.empty_like(x)
+    parallel_for(lambda a, b: _normalize(x[a:b], mean, scale, bias, out[a:b]), len(x), _grain(x))
+    return out
+
+
+def normalize_numpy(x, mean, rstd, weight, bias):
+    """What ``normalize`` computes."""
+    return (x - mean) * (rstd * weight) + bias
+
+
+def normalize_backward(g, x, mean, rstd, weight, own_statistics):
+    """Cotangents (dx, dweight, dbias) of ``normalize``, given ``g`` (R, C), the cotangent of its result.
+
+    Args:
+        own_statistics: whether mean and rstd are those of x, and so depend on it.
+    """
+    if get_backend() == "numpy":
+        return normalize_backward_numpy(g, x, mean, rstd, weight, own_statistics)
+    g, x = np.ascontiguousarray(g), np.ascontiguousarray(x)
+    n, scale, dx = g.dtype.type(len(g)), rstd * weight, np.empty_like(g)
+    shape = (2, g.shape[1])
+    dweight, dbias = partial_sums(
+        lambda a, b, totals: _normalize_sums(g[a:b], x[a:b], mean, totals), len(g), _grain(g), shape, g.dtype
+    )
+    dweight *= rstd
+    mean_g, slope = (dbias / n, dweight * rstd / n) if own_statistics else np.zeros(shape, g.dtype)
+
+    def body(a, b):
+        _normalize_backward(g[a:b], x[a:b], mean, scale, mean_g, slope, dx[a:b])
+
+    parallel_for(body, len(g), _grain(g))
+    return dx, dweight, dbias
+
+
+def normalize_backward_numpy(g, x, mean, rstd, weight, own_statistics):
+    """What ``normalize_backward`` computes."""
+    normed = (x - mean) * rstd
+    dweight, dbias = (g * normed).sum(axis=0), g.sum(axis=0)
+    if own_statistics:
+        g = g - g.mean(axis=0) - normed * (g * normed).mean(axis=0)
+    return g * (rstd * weight), dweight, dbias
+
+
+# --- RPReLU ------------------------------------------------------------------------------------------------------
+
+
+@njit
+def _rprelu(x, shift_in, slope, shift_out, out):
+    zero = x.dtype.type(0)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            t = x[i, j] - shift_in[j]
+            out[i, j] = (t if t > zero else slope[j] * t) + shift_out[j]
+
+
+@njit
+def _rprelu_backward(g, x, shift_in, slope, dx, totals):
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for start in range(0, x.shape[0], _BLOCK):
+        part = np.zeros_like(totals)
+        part_dx, part_slope, part_g = part[0], part[1], part[2]
+        for i in range(start, min(start + _BLOCK, x.shape[0])):
+            for j in range(x.shape[1]):
+                t = x[i, j] - shift_in[j]
+                d = g[i, j] * (one if t > zero else slope[j])
+                dx[i, j] = d
+                part_dx[j] += d
+                part_slope[j] += g[i, j] * (zero if t > zero else t)
+                part_g[j] += g[i, j]
+        totals += part
+
+
+def rprelu(x, shift_in, slope, shift_out):
+    """max(t, 0) + slope min(t, 0) + shift_out with t = x - shift_in. x: (R, C), all others (C,)."""
+    if get_backend() == "numpy":
+        return rprelu_numpy(x, shift_in, slope, shift_out)
+    x = np.ascontiguousarray(x)
+    out = np.empty_like(x)
+    parallel_for(lambda a, b: _rprelu(x[a:b], shift_in, slope, shift_out, out[a:b]), len(x), _grain(x))
+    return out
+
+
+def rprelu_numpy(x, shift_in, slope, shift_out):
+    """What ``rprelu`` computes."""
+    t = x - shift_in
+    return np.where(t > 0, t, slope * t) + shift_out
+
+
+def rprelu_backward(g, x, shift_in, slope):
+    """Cotangents (dx, dshift_in, dslope, dshift_out) of ``rprelu``, given ``g`` (R, C), that of its result."""
+    if get_backend() == "numpy":
+        return rprelu_backward_numpy(g, x, shift_in, slope)
+    g, x = np.ascontiguousarray(g), np.ascontiguousarray(x)
+    dx = np.empty_like(g)
+
+    def body(a, b, totals):
+        _rprelu_backward(g[a:b], x[a:b], shift_in, slope, dx[a:b], totals)
+
+    sum_dx, dslope, sum_g = partial_sums(body, len(g), _grain(g), (3, g.shape[1]), g.dtype)
+    return dx, -sum_dx, dslope, sum_g
+
+
+def rprelu_backward_numpy(g, x, shift_in, slope):
+    """What ``rprelu_backward`` computes."""
+    t = x - shift_in
+    dx = np.where(t > 0, g, slope * g)
+    return dx, -dx.sum(axis=0), (g * np.minimum(t, 0)).sum(axis=0), g.sum(axis=0)
