@@ -132,11 +132,30 @@ def key_value(text):
 
 
 def image_size(text):
-    """Option type: N for N x N pixels, or HxW as the pair (height, width)."""
-    sides = tuple(positive_int(side) for side in text.split("x"))
+    """Option type: N for N x N pixels, or HxW as the list [height, width], which is how ``key_value`` reads a pair."""
+    sides = [positive_int(side) for side in text.split("x")]
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"must look like 224 or 192x256, not {text!r}")
     return sides[0] if len(sides) == 1 else sides
+
+
+def model_keywords(model_args, **options):
+    """Return the constructor keywords that ``--model-arg`` and options with names of their own give together.
+
+    Args:
+        model_args: pairs (keyword, value).
+        options: keyword -> value, None where the option was not given.
+
+    Raises:
+        UsageError: a keyword has two values, or is ``seed``, which is none.
+    """
+    keywords = {key: value for key, value in options.items() if value is not None}
+    for key, value in model_args:
+        if key == "seed":
+            raise UsageError("seed is no keyword of a network")
+        if keywords.setdefault(key, value) != value:
+            raise UsageError(f"{key} has two values, {keywords[key]} and {value}: leave one out")
+    return keywords
 
 
 def _whole(text, least):

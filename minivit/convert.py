@@ -1,7 +1,6 @@
 """``python -m minivit.convert``: weights from PyTorch or timm into a checkpoint, and back."""
 
 import json
-import math
 import zipfile
 
 from minivit import command
@@ -12,7 +11,7 @@ ENTRY = "minivit"
 RESAMPLE = ("bicubic", "bicubic_antialias", "linear")
 
 EPILOG = """\
-what is read: .safetensors, .pth .pt .bin (with PyTorch installed), .npz (checkpoints, or plain arrays by name)
+what is read: .safetensors, .pth .pt .bin .pth.tar (with PyTorch), .npz (checkpoints, or plain arrays by name)
 what is written: .npz (a checkpoint of minivit), .safetensors (names and shapes as timm has them)
 
 examples:
@@ -23,7 +22,8 @@ examples:
   python -m minivit.convert sl_vit.safetensors -o sl_vit.npz        what minivit wrote says itself which model it is
 
 The last line of stdout is one JSON object: model, parameters, tensors, file, and the names of what was dropped (left
-freshly initialised) and resampled. An output file that exists is replaced.
+freshly initialised) and resampled. An output file that exists is replaced. A file that unfolds to over a gibibyte, and
+to over 20 times its own size, is refused.
 """
 
 
@@ -51,43 +51,34 @@ def build_parser():
 def main(argv=None):
     """Run the command."""
     args = build_parser().parse_args(argv)
-    if not args.out.endswith((".npz", ".safetensors")):
-        raise UsageError(f"--out must end in .npz (a checkpoint) or .safetensors, not {args.out!r}")
 
     from pathlib import Path
 
-    from minivit.models.transfer import transfer
     from minivit.training.report import note
 
-    source, out = _read(Path(args.file)), Path(args.out)
-    name = args.model or source.architecture
-    if name is None:
-        raise UsageError(f"{args.file} does not say which model it holds: add --model NAME")
-    keywords = dict(args.model_args)
-    if args.img_size is not None:
-        keywords["img_size"] = args.img_size
-    num_classes = args.num_classes or keywords.pop("num_classes", None)
-    arguments = {}
-    if name == source.architecture:
-        source.check_sizes()  # a file may declare a network that no memory holds
-        arguments = source.arguments
+    out = Path(args.out)
+    if out.suffix not in (".npz", ".safetensors"):
+        raise UsageError(f"--out must be NAME.npz (a checkpoint) or NAME.safetensors, not {args.out!r}")
+    keywords = command.model_keywords(args.model_args, img_size=args.img_size, num_classes=args.num_classes)
     try:
-        found = transfer(
-            source.weights, name, {**arguments, **keywords}, num_classes=num_classes, resample=args.resample
-        )
-    except UsageError:
-        raise
-    except MinivitError as error:
-        raise MinivitError(f"{args.file}: {error}") from error
+        source = _read(Path(args.file))
+        name = args.model or source.architecture
+        found = _transfer(source, name, keywords, args.resample)
+        if found.dropped:
+            source.data, source.class_names = None, ()
+        replaced = out.exists()
+        _write(out, found.model, source)
+    except MemoryError as error:
+        raise MinivitError(f"this machine has not the memory to convert {args.file}: {error}") from None
 
     if found.dropped:
-        note(f"note: dropped {', '.join(found.dropped)}: not of {num_classes} classes, freshly initialised instead")
-        source.data, source.class_names = None, ()
-    for table, (old, new) in found.resampled.items():
-        note(f"note: resampled {table} from {old} to {new} ({args.resample})")
-    if out.exists():
-        note(f"note: replacing {out}")
-    _write(out, found.model, source)
+        classes = found.model.config.num_classes
+        note(f"note: dropped {', '.join(found.dropped)}: not of {classes} classes, freshly initialised instead")
+    for table, grids in found.resampled.items():
+        old, new = (f"{rows}x{columns}" for rows, columns in grids)
+        note(f"note: resampled {table} from {old} to {new} patches ({args.resample})")
+    if replaced:
+        note(f"note: replaced {out}")
     line = {
         "model": name,
         "parameters": found.model.num_parameters(),
@@ -111,25 +102,49 @@ def _read(path):
     if ENTRY not in metadata:
         return checkpoint.Checkpoint(path, None, {}, arrays)
     try:
-        said = json.loads(metadata[ENTRY])
-        arguments, names = dict(said["arguments"]), tuple(map(str, said["class_names"]))
-        if len(names) not in (0, arguments["num_classes"]):
-            raise ValueError(f"it names {len(names)} classes, and has {arguments['num_classes']}")
-        return checkpoint.Checkpoint(
-            path, str(said["architecture"]), arguments, arrays, said["data"] and str(said["data"]), names,
-            _per_channel(said["mean"], arguments), _per_channel(said["std"], arguments),
-        )  # fmt: skip
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        said = {**json.loads(metadata[ENTRY]), "training": None}
+        checkpoint.check_metadata(said)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise MinivitError(f"{path}: its header does not say properly which model it holds ({error!r})") from error
+    return checkpoint.Checkpoint(
+        path, said["architecture"], said["arguments"], arrays, said["data"], tuple(said["class_names"]),
+        said["mean"] and tuple(said["mean"]), said["std"] and tuple(said["std"]),
+    )  # fmt: skip
 
 
-def _per_channel(values, arguments):
-    """``mean`` or ``std`` as a header has it: None, or a tuple of one finite number for each channel."""
-    if values is None:
-        return None
-    if len(values) != arguments["in_chans"] or not all(math.isfinite(value) for value in values):
-        raise ValueError(f"{values} are no numbers for {arguments['in_chans']} channels")
-    return tuple(map(float, values))
+def _transfer(source, name, keywords, resample):
+    """Bring the weights of ``source`` into a model of that name. Returns a ``minivit.models.transfer.Transfer``."""
+    from minivit.models.transfer import transfer
+
+    if name is None:
+        raise UsageError(f"{source.path} does not say which model it holds: add --model NAME")
+    arguments = {}
+    if name == source.architecture:
+        source.check_sizes()  # a file may declare a network that no memory holds
+        arguments = source.arguments
+    try:
+        return transfer(
+            source.weights, name, {**arguments, **keywords},
+            num_classes=keywords.get("num_classes"), resample=resample, grids=_position_grids(source),
+        )  # fmt: skip
+    except UsageError:
+        raise
+    except MinivitError as error:
+        raise MinivitError(f"{source.path}: {error}") from error
+
+
+def _position_grids(source):
+    """Grids under the position tables of ``source``: name -> (rows, columns); {} where it does not say them."""
+    from minivit.models import create_model
+
+    if source.architecture is None:
+        return {}
+    try:
+        source.check_sizes()
+        made_for = create_model(source.architecture, seed=None, **source.arguments)
+    except MinivitError:  # what --model overrules need not make sense
+        return {}
+    return {name: made_for.position_grid(name) for name in made_for.positions}
 
 
 def _write(path, model, source):
@@ -140,12 +155,17 @@ def _write(path, model, source):
     from minivit.training.atomic import atomic_write
 
     about = {"data": source.data, "class_names": source.class_names, "mean": source.mean, "std": source.std}
+    network = {"architecture": model.architecture, "arguments": model.arguments}
+    header = json.dumps({**network, **about}, allow_nan=False)
+    try:
+        checkpoint.check_metadata({**json.loads(header), "training": None})
+    except ValueError as error:
+        raise MinivitError(f"what {source.path} says does not fit the network of its weights: {error}") from error
     if path.suffix == ".npz":
         checkpoint.save(path, model, **about)
         return
-    about = {"architecture": model.architecture, "arguments": model.arguments, **about}
     with atomic_write(path) as file:
-        write_safetensors(file, to_timm(model.state_dict(), model), {ENTRY: json.dumps(about, allow_nan=False)})
+        write_safetensors(file, to_timm(model.state_dict(), model), {ENTRY: header})
 
 
 def _is_checkpoint(path):

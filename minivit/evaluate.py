@@ -58,14 +58,15 @@ def main(argv=None):
 
     saved = checkpoint.read(args.checkpoint)
     name = args.data or saved.data or "shapes10"
-    sized = name == "tiny_imagenet" or name.startswith("folder:")
+    size = saved.arguments.get("img_size")
+    sized = isinstance(size, int) and (name == "tiny_imagenet" or name.startswith("folder:"))
     dataset = load_dataset(
         name,
         args.data_dir,
         limit_train=1,  # nobody looks at them
         limit_test=args.limit_test,
         offline=args.offline,
-        img_size=saved.arguments.get("img_size") if sized else None,
+        img_size=size if sized else None,  # where it is no square, check_fits says so
     )
     checkpoint.check_fits(saved, dataset)
     model = saved.build()

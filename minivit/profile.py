@@ -1,6 +1,5 @@
 """``python -m minivit.profile``: what a network costs, layer by layer."""
 
-import argparse
 import json
 
 from minivit import command
@@ -9,14 +8,18 @@ EPILOG = """\
 examples:
   python -m minivit.profile --model sl_vit
   python -m minivit.profile --model deit_base_patch16_224 --img-size 384
+  python -m minivit.profile --model binary_vit
   python -m minivit.profile --model vit --model-arg depth=4 embed_dim=96 --depth 1 --time
   python -m minivit.profile runs/sl_vit-shapes10/best.npz --time --threads 1
 
 All numbers are for one image, counted while it runs through the network. A FLOP is one multiplication with its
 addition, as in the papers, in matrix products (those of attention too) and convolutions; all else counts 0, pooling
-too. Activations are all arrays made on the way, in float32: what a training step keeps for its backward pass at most.
-The last line of stdout is one JSON object: flops are these multiply-adds, norm_elements the elements that LayerNorm
-gives, ops = bops / 64 + flops, state_entries all numbers of the weights with their buffers; sizes are in bytes.
+too. In binary networks a BOP is such a pair on single bits, and multiplications by affine layers are FLOPs too, as in
+BinaryViT's published figure; they are shown apart. Activations are all arrays made on the way, in float32: what a
+training step without dropout keeps for its backward pass at most.
+The last line of stdout is one JSON object: flops = multiply_adds + affine_multiplies, norm_elements the elements that
+LayerNorm gives, ops = bops / 64 + flops, state_entries all numbers of the weights with their buffers; sizes are in
+bytes.
 """
 
 
@@ -28,7 +31,7 @@ def build_parser():
     what = parser.add_argument_group("network (python -m minivit lists the names)")
     what.add_argument("checkpoint", metavar="CKPT", nargs="?", help="the network of this file, instead of --model")
     what.add_argument("--model", metavar="NAME", help="network")
-    what.add_argument("--img-size", type=_image_size, metavar="N",
+    what.add_argument("--img-size", type=command.image_size, metavar="N",
                       help="pixels a side, or HEIGHTxWIDTH (default: the network's)")  # fmt: skip
     what.add_argument("--num-classes", type=command.positive_int, metavar="N",
                       help="classes (default: the network's)")  # fmt: skip
@@ -65,8 +68,9 @@ def main(argv=None):
     if args.checkpoint is not None:
         saved = checkpoint.read(args.checkpoint)
         name, arguments = saved.architecture, saved.arguments
-    said = {"img_size": args.img_size, "num_classes": args.num_classes}
-    arguments = arguments | {key: value for key, value in said.items() if value is not None} | dict(args.model_args)
+    arguments = arguments | command.model_keywords(
+        args.model_args, img_size=args.img_size, num_classes=args.num_classes
+    )
     keep_freed_memory()
     try:
         model = create_model(name, seed=0 if args.time else None, **arguments)
@@ -84,7 +88,10 @@ def main(argv=None):
         "img_size": height if height == width else [height, width],
         "parameters": total.parameters,
         "state_entries": total.parameters + total.buffers,
-        "flops": total.macs,
+        "binary_weights": total.binary_weights,
+        "flops": total.flops,
+        "multiply_adds": total.macs,
+        "affine_multiplies": total.affine_multiplies,
         "norm_elements": total.norm_elements,
         "bops": total.bops,
         "ops": total.ops,
@@ -99,7 +106,8 @@ def main(argv=None):
 
 def _print_table(rows, total):
     """Print rows of ``minivit.analysis.cost`` with their total."""
-    head = ("layer", "output", "parameters", "MFLOPs", "share", "activations MB")
+    bops = ("MBOPs", "share") if total.bops else ()
+    head = ("layer", "output", "parameters", "MFLOPs", "share", *bops, "activations MB")
     body = [(row.name, " x ".join(map(str, row.output or ())), *_numbers(row.counts, total)) for row in rows]
     foot = ("total", "", *_numbers(total, total))
     widths = [max(map(len, column)) for column in zip(head, *body, foot, strict=True)]
@@ -111,23 +119,32 @@ def _print_table(rows, total):
         print("(own): what a module does and holds itself, beside the layers below it")
     if any("-" in row.name for row in rows):
         print("with a dash, such as blocks.0-8: equal neighbours, added up (--unfold shows each)")
+    if total.bops:
+        _print_terms(total)
 
 
 def _numbers(counts, total):
+    bops = (f"{counts.bops / 1e6:,.2f}", f"{counts.bops / total.bops:.1%}") if total.bops else ()
     return (
         f"{counts.parameters:,}",
-        f"{counts.macs / 1e6:,.2f}",
-        f"{counts.macs / max(1, total.macs):.1%}",
+        f"{counts.flops / 1e6:,.2f}",
+        f"{counts.flops / max(1, total.flops):.1%}",
+        *bops,
         f"{counts.activation_bytes / 1e6:,.2f}",
     )
 
 
-def _image_size(text):
-    """Option type: N for N x N pixels, or HxW as the pair (height, width)."""
-    sides = tuple(command.positive_int(side) for side in text.split("x"))
-    if len(sides) > 2:
-        raise argparse.ArgumentTypeError(f"must look like 224 or 192x256, not {text!r}")
-    return sides[0] if len(sides) == 1 else sides
+def _print_terms(total):
+    """Print what the totals of a binary network are sums of."""
+    others = total.parameters - total.binary_weights
+    for name, number, terms in (
+        ("parameters", total.parameters, f"{total.binary_weights:,} binary weights + {others:,} others"),
+        ("state entries", total.parameters + total.buffers, f"parameters + {total.buffers:,} in buffers"),
+        ("BOPs", total.bops, "one-bit multiply-adds"),
+        ("FLOPs", total.flops, f"{total.macs:,} multiply-adds + {total.affine_multiplies:,} in affine layers"),
+        ("OPs", total.ops, f"BOPs / 64 + FLOPs = {round(total.bops / 64):,} + {total.flops:,}"),
+    ):
+        print(f"{name:<13}  {number:>15,}  = {terms}")
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def main(argv=None):
     said = vars(args)
     overrides = {name: said[name] for name in TrainConfig.__dataclass_fields__ if said.get(name) is not None}
     if "model_args" in overrides:
-        overrides["model_args"] = dict(overrides["model_args"])
+        overrides["model_args"] = command.model_keywords(overrides["model_args"])
     options = {"data_dir": args.data_dir, "offline": args.offline, "time_budget": args.time_budget}
     if args.resume:
         result = loop.resume(folder, overrides, **options)

@@ -59,14 +59,9 @@ def transfer(arrays, architecture, arguments, *, num_classes=None, resample="bic
     model = create_model(architecture, seed=0 if dropped else None, **{**arguments, "num_classes": wanted})
     own = {name: parameter.data for name, parameter in model.named_parameters()}
     arrays |= {name: own[name] for name in dropped}
-    found = {}
-    for name in own.keys() & arrays.keys() & model.positions.keys():
-        shape, known = np.shape(arrays[name]), (grids or {}).get(name)
-        if known is None and shape == own[name].shape:
-            known = model.position_grid(name)
-        found[name] = grid_of(shape, model.positions[name], known)
-    model.load_state_dict(arrays, resample=resample, grids=found)
-    pairs = {name: (found[name], model.position_grid(name)) for name in model.positions if name in found}
+    old_grids = _old_grids(model, arrays, grids or {})
+    model.load_state_dict(arrays, resample=resample, grids=old_grids)
+    pairs = {name: (old, model.position_grid(name)) for name, old in old_grids.items()}
     return Transfer(model, dropped, {name: (old, new) for name, (old, new) in pairs.items() if old != new})
 
 
@@ -77,6 +72,19 @@ def _check_numbers(arrays):
             raise StateDictError(f"{name} has shape {array.shape}: there are no numbers in it")
         if array.dtype.kind == "f" and not (-_LARGEST <= array.min() and array.max() <= _LARGEST):
             raise StateDictError(f"{name} holds numbers that are not finite in float32")
+
+
+def _old_grids(model, arrays, known):
+    """Grids under the position tables in ``arrays``: name -> (rows, columns). What is known counts where it fits."""
+    own = {name: parameter.shape for name, parameter in model.named_parameters()}
+    grids = {}
+    for name, prefix in model.positions.items():
+        if name in arrays and name in own:
+            shape, said = np.shape(arrays[name]), known.get(name)
+            if said is None or grid_of(shape, prefix, said) is None:
+                said = model.position_grid(name) if shape == own[name] else None
+            grids[name] = grid_of(shape, prefix, said)
+    return {name: grid for name, grid in grids.items() if grid is not None}
 
 
 def _classifiers(model):

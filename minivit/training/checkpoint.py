@@ -25,6 +25,7 @@ import numpy as np
 
 from minivit.errors import MinivitError, UsageError
 from minivit.models import configure, create_model
+from minivit.models.weight_files import ENDINGS
 from minivit.training.atomic import atomic_write
 
 FORMAT = "minivit checkpoint"
@@ -183,7 +184,8 @@ def read(path):
     except OSError as error:
         raise MinivitError(f"cannot read {path}: {error.strerror or error}") from error
     except _DAMAGE as error:
-        raise MinivitError(f"{path} is damaged or not a checkpoint of minivit: {error}") from error
+        hint = " (python -m minivit.convert makes one)" if path.suffix in ENDINGS and path.suffix != ".npz" else ""
+        raise MinivitError(f"{path} is damaged or not a checkpoint of minivit: {error}{hint}") from error
 
 
 # What zipfile, the .npy header parser and json raise when they meet bytes that make no sense.
@@ -216,7 +218,7 @@ def _read(path):
             if name != METADATA:
                 group, _, rest = name.removesuffix(".npy").partition("/")
                 groups[group][rest] = _parse_array(archive.read(name))  # read() verifies the CRC
-    _check_metadata(metadata)
+    check_metadata(metadata)
     return Checkpoint(
         path=path,
         architecture=metadata["architecture"],
@@ -231,7 +233,7 @@ def _read(path):
     )
 
 
-def _check_metadata(m):
+def check_metadata(m):
     """Raise ValueError unless the entries of ``metadata.json`` are what :func:`save` writes."""
     arguments, names = m["arguments"], m["class_names"]
     if not isinstance(m["architecture"], str) or not isinstance(m["data"], str | None):

@@ -79,8 +79,8 @@ RECIPES = {
     for recipe in (
         Recipe(
             name="shapes",
-            description="for shapes10 and shapes100: a ViT of 0.2 million parameters that sees patches of 8 pixels, and "
-            "learns to name shapes in two minutes; other families keep their size",
+            description="for shapes10 and shapes100: a ViT of 0.2 million parameters that sees patches of 8 pixels, "
+            "and learns to name shapes in two minutes; other families keep their size",
             source="measured on shapes10, docs/results.md",
             epochs=14,
             batch_size=64,

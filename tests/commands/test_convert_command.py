@@ -9,13 +9,15 @@ from command_line import assert_one_line, run
 
 import minivit
 from minivit import convert
+from minivit.models import transfer
 from minivit.models.positions import METHODS, resample_positions
 from minivit.models.weight_files import read_weights, write_safetensors
 from minivit.training import checkpoint
 
 DEIT = "deit_tiny_distilled_patch16_224"
-TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 3, "mlp_ratio": 2.0}
-TINY_ARGS = ["--model", DEIT, "--model-arg", *(f"{key}={value}" for key, value in TINY.items())]
+SMALL = {"patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 3, "mlp_ratio": 2.0}
+TINY = {"img_size": 16, **SMALL}
+TINY_ARGS = ["--model", DEIT, "--img-size", "16", "--model-arg", *(f"{key}={value}" for key, value in SMALL.items())]
 
 
 def deit_shapes(dim=192, depth=12, patch=16, tokens=198, classes=1000, ratio=4):
@@ -164,7 +166,7 @@ class TestFitting:
             "official.safetensors", *TINY_ARGS, "--img-size", "24x32", "--resample", method, "-o", "a.npz"
         )
         assert (code, result["resampled"], result["dropped"]) == (0, ["pos_embed"], [])
-        assert_one_line(err, "note: resampled pos_embed from (1, 18, 12) to (1, 50, 12)", f"({method})")
+        assert_one_line(err, f"note: resampled pos_embed from 4x4 to 6x8 patches ({method})")
         model = checkpoint.load(tmp_path / "a.npz")
         assert model.config.img_size == (24, 32)
         expected = resample_positions(official["pos_embed"], (6, 8), prefix=2, method=method)
@@ -176,6 +178,21 @@ class TestFitting:
         assert (code, result["model"], result["resampled"]) == (0, DEIT, ["pos_embed"])
         assert checkpoint.load(tmp_path / "b.npz").config.img_size == 24
 
+    @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+    @pytest.mark.parametrize("model", [[], ["--model", "m_vit"]])
+    def test_grids_need_not_be_square(self, tmp_path, convert_here, ending, model):
+        made = minivit.create_model("vit", img_size=(8, 32), **SMALL)
+        checkpoint.save(tmp_path / "a.npz", made)
+        if ending == ".safetensors":
+            assert convert_here("a.npz", "-o", "a.safetensors")[0] == 0
+        if model:
+            model = [*model, "--model-arg", *(f"{key}={value}" for key, value in SMALL.items())]
+        code, result, err = convert_here(f"a{ending}", *model, "--img-size", 16, "-o", "b.npz")  # 2x8 and 4x4: 16 each
+        assert (code, result["resampled"]) == (0, ["pos_embed"])
+        assert_one_line(err, "note: resampled pos_embed from 2x8 to 4x4 patches (bicubic)")
+        expected = resample_positions(made.pos_embed.data, (4, 4), prefix=1, old_grid=(2, 8))
+        np.testing.assert_array_equal(checkpoint.load(tmp_path / "b.npz").pos_embed.data, expected)
+
     def test_methods_are_those_of_the_library(self):
         assert convert.RESAMPLE == tuple(METHODS)
 
@@ -183,7 +200,13 @@ class TestFitting:
         (tmp_path / "a.npz").write_text("old")
         code, _, err = convert_here("official.safetensors", *TINY_ARGS, "-o", "a.npz")
         assert code == 0
-        assert_one_line(err, "note: replacing a.npz")
+        assert_one_line(err, "note: replaced a.npz")
+
+    def test_nothing_was_replaced_where_writing_failed(self, tmp_path, official, convert_here):
+        (tmp_path / "a.npz").mkdir()
+        code, _, err = convert_here("official.safetensors", *TINY_ARGS, "-o", "a.npz")
+        assert_one_line(err, "minivit.convert: error: cannot write a.npz")
+        assert code == 1
 
 
 class TestRefusals:
@@ -201,14 +224,21 @@ class TestRefusals:
              "official.safetensors -o a.npz"),
             (2, ["no keyword 'dept'", "did you mean 'depth'"],
              "official.safetensors --model sl_vit --model-arg dept=2 -o a.npz"),
-            (2, ["name and seed are no keywords"], "official.safetensors {tiny} --model-arg seed=3 -o a.npz"),
+            (2, ["seed is no keyword of a network"], "official.safetensors {tiny} --model-arg seed=3 -o a.npz"),
             (2, ["img_size 17 does not divide into patches of 4"],
              "official.safetensors {tiny} --img-size 17 -o a.npz"),
             (2, ["--img-size: must look like 224 or 192x256"],
              "official.safetensors {tiny} --img-size 1x2x3 -o a.npz"),
             (2, ["--resample: invalid choice: 'cubic'", "bicubic"],
              "official.safetensors {tiny} --resample cubic -o a.npz"),
-            (2, ["--out must end in .npz", ".safetensors", "'a.pth'"], "official.safetensors {tiny} -o a.pth"),
+            (2, ["--out must be NAME.npz", "NAME.safetensors", "'a.pth'"], "official.safetensors {tiny} -o a.pth"),
+            (2, ["--out must be NAME.npz", "'.npz'"], "official.safetensors {tiny} -o .npz"),
+            (2, ["--out must be NAME.npz", "'nowhere/.safetensors'"], "official.safetensors -o nowhere/.safetensors"),
+            (2, ["img_size has two values, 16 and 64"],
+             "official.safetensors {tiny} img_size=64 -o a.npz"),
+            (2, ["num_classes has two values, 5 and 6"],
+             "official.safetensors {tiny} num_classes=6 --num-classes 5 -o a.npz"),
+            (2, ["depth has two values, 1 and 2"], "official.safetensors {tiny} depth=2 -o a.npz"),
             (2, ["required: -o/--out"], "official.safetensors {tiny}"),
             (2, ["a.tensors: no file of weights ends so", ".safetensors"], "a.tensors {tiny} -o a.npz"),
             (1, ["no such file: absent.safetensors"], "absent.safetensors {tiny} -o a.npz"),
@@ -274,6 +304,11 @@ class TestRefusals:
             {"mean": 3},
             {"std": [1, 1, float("nan")]},
             {"std": ["a", "b", "c"]},
+            {"std": [0, 0, 0]},
+            {"std": [1, 1, -1]},
+            {"mean": [True, 0, 0]},
+            {"data": 3},
+            {"architecture": None},
         ],
         ids=lambda entry: str(entry)[:30],
     )
@@ -295,14 +330,47 @@ class TestRefusals:
         "change, words",
         [
             ({"architecture": "deit_giant"}, ["does not fit", "unknown model 'deit_giant'"]),
-            ({"depth": 10**9}, ["is damaged: the sizes that it declares"]),
+            ({"depth": 10**9}, ["does not fit", "1000000000 blocks"]),
+            ({"depth": 10**4}, ["is damaged: the sizes that it declares"]),
             ({"depht": 1}, ["does not fit", "no keyword 'depht'"]),
-            ({"seed": 1}, ["does not fit", "no keyword 'seed'"]),
         ],
     )
     def test_a_header_that_declares_another_network(self, tmp_path, official, convert_here, change, words):
         self.save_with_header(tmp_path / "a.safetensors", official, **change)
         self.refuse(convert_here, 1, ["a.safetensors ", *words], "a.safetensors", "-o", "a.npz")
+
+    def test_a_header_of_other_classes_or_channels_than_the_weights(self, tmp_path, official, convert_here):
+        arguments = {**minivit.create_model(DEIT, **TINY, num_classes=3).arguments, "in_chans": 1}
+        header = {"architecture": DEIT, "arguments": arguments, "data": None, "mean": None, "std": None}
+        for said, words in (
+            ({"class_names": ["a", "b", "c"]}, "it names 3 classes, and has 7"),
+            ({"class_names": [], "mean": [0.5]}, "its mean is not a number for each of 3 channels"),
+        ):
+            save_safetensors(tmp_path / "a.safetensors", official, {"minivit": json.dumps({**header, **said})})
+            words = ["what a.safetensors says does not fit the network of its weights", words]
+            self.refuse(convert_here, 1, words, "a.safetensors", *TINY_ARGS, "--model-arg", "in_chans=3", "-o", "b.npz")
+            assert not (tmp_path / "b.npz").exists()
+
+    @pytest.mark.parametrize("value", [1e300, np.nan])
+    def test_numbers_that_are_not_finite(self, tmp_path, official, convert_here, value):
+        official["norm.bias"] = np.full(12, value)
+        save_safetensors(tmp_path / "a.safetensors", official)
+        words = ["a.safetensors: norm.bias holds numbers that are not finite in float32"]
+        self.refuse(convert_here, 1, words, "a.safetensors", *TINY_ARGS, "-o", "a.npz")
+
+    def test_empty_classifiers(self, tmp_path, official, convert_here):
+        official["head.weight"] = np.zeros((0, 12), np.float32)
+        save_safetensors(tmp_path / "a.safetensors", official)
+        words = ["a.safetensors: head.weight has shape (0, 12)"]
+        self.refuse(convert_here, 1, words, "a.safetensors", *TINY_ARGS, "-o", "a.npz")
+
+    def test_too_little_memory(self, official, convert_here, monkeypatch):
+        def give_up(*args, **kwargs):
+            raise MemoryError("Unable to allocate 9 TiB")
+
+        monkeypatch.setattr(transfer, "create_model", give_up)
+        words = ["this machine has not the memory to convert official.safetensors: Unable to allocate 9 TiB"]
+        self.refuse(convert_here, 1, words, "official.safetensors", *TINY_ARGS, "-o", "a.npz")
 
     def test_model_overrules_the_header(self, tmp_path, official, convert_here):
         self.save_with_header(tmp_path / "a.safetensors", official, architecture="deit_giant", depth=10**9)

@@ -10,7 +10,7 @@ import pytest
 from command_line import ROOT, assert_one_line, start
 
 from minivit import __main__ as overview
-from minivit import command, evaluate
+from minivit import command, create_model, evaluate
 from minivit.training import checkpoint
 
 
@@ -34,6 +34,20 @@ class TestEvaluate:
         code, out, err = call(evaluate, path, "--limit-test", 32)
         assert_one_line(err, "minivit.evaluate: error: ", "broken.npz gives numbers that are not finite")
         assert (code, out) == (1, "")
+
+    def test_images_that_are_no_squares(self, tmp_path, call):
+        image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+        for name in ("a", "b"):
+            for part in ("train", "test"):
+                (tmp_path / "images" / part / name).mkdir(parents=True)
+                image.new("RGB", (64, 64)).save(tmp_path / "images" / part / name / "1.png")
+        model = create_model("vit", img_size=(24, 32), patch_size=4, depth=1, num_classes=2)
+        checkpoint.save(tmp_path / "a.npz", model, class_names=["a", "b"])
+        arguments = ["--data", f"folder:{tmp_path / 'images'}", "--data-dir", tmp_path / "data"]
+        code, out, err = call(evaluate, tmp_path / "a.npz", *arguments)
+        words = ["takes images of 24x32, but those of", "are 64x64"]
+        assert_one_line(err.splitlines(keepends=True)[-1], "minivit.evaluate: error: ", *words)
+        assert (code, out) == (2, "")
 
     @pytest.mark.parametrize(
         "arguments, words, expected",

@@ -11,8 +11,8 @@ from minivit import profile
 from minivit.analysis import cost
 
 KEYS = [
-    "model", "img_size", "parameters", "state_entries", "flops", "norm_elements", "bops", "ops", "weight_bytes",
-    "activation_bytes",
+    "model", "img_size", "parameters", "state_entries", "binary_weights", "flops", "multiply_adds",
+    "affine_multiplies", "norm_elements", "bops", "ops", "weight_bytes", "activation_bytes",
 ]  # fmt: skip
 
 
@@ -73,6 +73,22 @@ def test_depth_and_folding(profiled):
     assert totals == profiled(*tiny)[1]
 
 
+def test_binary_networks_have_binary_operations_and_every_term_is_printed(profiled):
+    lines, totals = profiled("--model", "binary_vit", "--depth", 1)
+    assert (totals["parameters"], totals["state_entries"]) == (22_491_771, 22_618_037)
+    assert (totals["binary_weights"], totals["bops"]) == (21_196_800, 3_822_206_976)
+    assert totals["flops"] == 19_177_472 == totals["multiply_adds"] + totals["affine_multiplies"]
+    assert totals["affine_multiplies"] == 9_031_680 and totals["ops"] == 78_899_456
+    cells = [line.split() for line in lines]
+    assert ["layer", "output", "parameters", "MFLOPs", "share", "MBOPs", "share", "activations", "MB"] in cells
+    assert ["total", "22,491,771", "19.18", "100.0%", "3,822.21", "100.0%"] in [row[:-1] for row in cells]
+    text = "\n".join(" ".join(row) for row in cells)
+    assert "BOPs 3,822,206,976 =" in text
+    assert "FLOPs 19,177,472 = 10,145,792 multiply-adds + 9,031,680 in affine layers" in text
+    assert "OPs 78,899,456 = BOPs / 64 + FLOPs = 59,721,984 + 19,177,472" in text
+    assert "parameters 22,491,771 = 21,196,800 binary weights + 1,294,971 others" in text
+
+
 def test_a_checkpoint(profiled, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     trained = json.loads((workplace / "stdout").read_text().splitlines()[-1])
@@ -102,6 +118,9 @@ def test_time(profiled):
         ("--model deit_tiny_patch16_224 --img-size 100", ["100", "16"], 2),
         ("--model vit --model-arg depth", ["--model-arg: must look like depth=4"], 2),
         ("--model vit --model-arg deph=4", ["'deph'", "'depth'"], 2),
+        ("--model vit --model-arg seed=3", ["seed is no keyword of a network"], 2),
+        ("--model vit --img-size 32 --model-arg img_size=64", ["img_size has two values, 32 and 64"], 2),
+        ("--model vit --model-arg depth=4 depth=5", ["depth has two values, 4 and 5"], 2),
         ("--model vit --depth 0", ["--depth: must be a whole number of at least 1"], 2),
         ("--model vit --img-size 100000000", ["img_size must be at most"], 2),
         ("absent.npz", ["no such checkpoint: absent.npz"], 1),
@@ -112,6 +131,19 @@ def test_it_refuses(call, monkeypatch, tmp_path, arguments, words, expected):
     code, out, err = call(profile, *arguments.split())
     assert_one_line(err, "minivit.profile: error: ", *words)
     assert (code, out) == (expected, "")
+
+
+def test_the_same_value_twice_is_no_contradiction(profiled):
+    arguments = ["--model", "vit", "--img-size", "32x48", "--model-arg", "img_size=[32, 48]", "depth=1"]
+    assert profiled(*arguments)[1]["img_size"] == [32, 48]
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])
+def test_weights_from_elsewhere_are_sent_to_convert(call, tmp_path, name):
+    (tmp_path / name).write_bytes(b"no checkpoint")
+    code, _, err = call(profile, tmp_path / name)
+    assert_one_line(err, f"{name} is damaged or not a checkpoint of minivit", "(python -m minivit.convert makes one)")
+    assert code == 1
 
 
 def test_a_network_that_does_not_fit_into_memory(call, monkeypatch):

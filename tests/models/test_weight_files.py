@@ -5,6 +5,9 @@ import json
 import pickle
 import struct
 import sys
+import tarfile
+import zipfile
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from minivit.errors import MinivitError, UsageError
+from minivit.models import weight_files
 from minivit.models.weight_files import read_weights, write_safetensors
 
 
@@ -130,12 +134,24 @@ class TestNpz:
             read_weights(tmp_path / "texts.npz")
 
 
+    def test_files_that_unfold_to_far_more_than_their_size(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(weight_files, "HARMLESS", 1 << 16)
+        zeros = {"x": np.zeros(10**5)}
+        np.savez_compressed(tmp_path / "a.npz", **zeros)
+        with pytest.raises(MinivitError, match="a.npz would unfold to 800,128 bytes, which is absurd"):
+            read_weights(tmp_path / "a.npz")
+        np.savez(tmp_path / "b.npz", **zeros)  # as long as the file itself
+        assert_same(read_weights(tmp_path / "b.npz")[0], zeros)
+        monkeypatch.setattr(weight_files, "HARMLESS", 1 << 20)
+        assert_same(read_weights(tmp_path / "a.npz")[0], zeros)
+
+
 class TestPyTorch:
     @pytest.fixture
     def torch(self):
         return pytest.importorskip("torch")
 
-    @pytest.mark.parametrize("wrap", [(), ("model",), ("state_dict",), ("state_dict_ema",), ("model_ema",)])
+    @pytest.mark.parametrize("wrap", [(), *((key,) for key in weight_files.WRAPPERS), ("model", "state_dict")])
     def test_state_dicts_bare_or_wrapped(self, torch, tmp_path, weights, wrap):
         content = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
         for key in wrap:
@@ -160,8 +176,61 @@ class TestPyTorch:
 
     def test_objects_are_never_loaded(self, torch, tmp_path):
         torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "a.pth")
-        with pytest.raises(MinivitError, match="holds Python objects, which are never loaded"):
+        words = "holds Python objects, which are never loaded; .* torch.save\\(checkpoint\\['model'\\], FILE\\)"
+        with pytest.raises(MinivitError, match=words):
             read_weights(tmp_path / "a.pth")
+
+    def test_weights_beside_the_arguments_of_a_script(self, torch, tmp_path):
+        torch.save({"model": {"x": torch.ones(2)}, "args": Namespace(lr=0.1)}, tmp_path / "a.pth")
+        with pytest.raises(MinivitError, match="never loaded; where it comes from, save the weights without them"):
+            read_weights(tmp_path / "a.pth")
+
+    def test_the_ending_of_pytorch_s_example_scripts(self, torch, tmp_path):
+        torch.save({"state_dict": {"x": torch.ones(2)}}, tmp_path / "model_best.pth.tar")
+        np.testing.assert_array_equal(read_weights(tmp_path / "model_best.pth.tar")[0]["x"], [1, 1])
+        with tarfile.open(tmp_path / "real.tar", "w") as archive:
+            archive.add(tmp_path / "model_best.pth.tar", "a")
+        with pytest.raises(MinivitError, match="real.tar is damaged or no .tar file of weights"):
+            read_weights(tmp_path / "real.tar")
+
+    def test_names_must_be_text(self, torch, tmp_path):
+        torch.save({3: torch.ones(2), "x": torch.ones(2)}, tmp_path / "a.pth")
+        with pytest.raises(MinivitError, match="the names in its state dict are not all text"):
+            read_weights(tmp_path / "a.pth")
+
+    def test_a_dictionary_that_holds_itself(self, torch, tmp_path):
+        content = {"epoch": 3}
+        content["model"] = content
+        torch.save(content, tmp_path / "a.pth")
+        with pytest.raises(MinivitError, match="does it hold a state dict"):
+            read_weights(tmp_path / "a.pth")
+
+    def test_tensors_that_are_far_more_than_their_storage(self, torch, tmp_path):
+        half = torch.zeros(1, dtype=torch.float16)
+        shared = torch.ones(1 << 16)
+        for content in (
+            {"head.weight": torch.zeros(1).expand(10**11, 12)},
+            {"x": half.expand(3 * 10**8)},  # 1.2 GB in float32
+            {str(i): shared for i in range(1 << 13)},
+        ):
+            torch.save(content, tmp_path / "a.pth")
+            with pytest.raises(MinivitError, match="a.pth would unfold to .* bytes, which is absurd"):
+                read_weights(tmp_path / "a.pth")
+        tied = {"embed": shared, "head": shared.view(256, 256), "scale": half.expand(12)}
+        torch.save(tied, tmp_path / "a.pth")
+        found, _ = read_weights(tmp_path / "a.pth")
+        assert found["head"].shape == (256, 256) and found["scale"].dtype == np.float32
+
+    def test_a_zip_that_unfolds_to_far_more_than_its_size(self, torch, tmp_path, monkeypatch):
+        monkeypatch.setattr(weight_files, "HARMLESS", 1 << 16)
+        torch.save({"x": torch.zeros(10**5)}, tmp_path / "whole.pth")
+        paths = (tmp_path / "whole.pth", "r"), (tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED)
+        with zipfile.ZipFile(*paths[0]) as whole, zipfile.ZipFile(*paths[1]) as small:
+            for entry in whole.namelist():
+                small.writestr(entry, whole.read(entry))
+        with pytest.raises(MinivitError, match="a.pth would unfold to 4.*, which is absurd"):
+            read_weights(tmp_path / "a.pth")
+        assert read_weights(tmp_path / "whole.pth")[0]["x"].shape == (10**5,)
 
     @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"model": {"lr": 0.1}}])
     def test_no_state_dict(self, torch, tmp_path, content):
@@ -223,6 +292,16 @@ def test_no_such_file(tmp_path, ending):
     (tmp_path / f"folder.{ending}").mkdir()
     with pytest.raises(MinivitError, match="cannot read .*folder.*: Is a directory"):
         read_weights(tmp_path / f"folder.{ending}")
+
+
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
+    def load(*args, **kwargs):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    np.savez(tmp_path / "a.npz", x=np.ones(2))
+    monkeypatch.setattr(np, "load", load)
+    with pytest.raises(MemoryError, match="9 TiB"):
+        read_weights(tmp_path / "a.npz")
 
 
 def test_an_unknown_ending_names_the_known_ones(tmp_path):
