@@ -20,8 +20,8 @@ Written by `make docs` ([models_table.py](models_table.py)). Parameters and FLOP
 an image runs through the model; `python -m minivit.profile --model NAME` shows them layer by layer. A FLOP is one
 multiplication with its addition, as in the papers: matrix products, with both products of attention, and convolutions
 count; biases, softmax, normalisation, activations and pooling do not. Figures of others stand beside ours. Where
-ours, rounded or cut to the printed digits, differ, the note says by how much. Accuracies are others' too: top-1 in
-percent. An asterisk marks figures that are quoted from memory of the paper.
+ours, rounded or cut to the printed digits, differ by 0.05 % or more, the note says by how much. Accuracies are others'
+too: top-1 in percent. An asterisk marks figures that are quoted from memory of the paper.
 """
 
 
@@ -43,6 +43,17 @@ class SmallModel(NamedTuple):
     mflops: str
     top1: str
     readme: str = ""
+    note: str = ""
+
+
+class BinaryModel(NamedTuple):
+    """A binary network at 224 pixels, and what its paper printed: OPs and FLOPs in units of 10^8, top-1."""
+
+    name: str
+    entries: str  # of the authors' state dict, with the counters of BatchNorm
+    flops: str = ""
+    ops: str = ""
+    top1: str = ""
     note: str = ""
 
 
@@ -174,6 +185,16 @@ SMALL_64 = [
     SmallModel("sl_swin", "8,652,956", "284.37", "64.95", "284.9", "their plot says 10.2M parameters"),
 ]
 
+BINARY = [
+    BinaryModel("binary_deit_cls", "22,406,369", "", "", "48.5*"),
+    BinaryModel("binary_deit_gap", "22,405,601", "", "", "56.4*"),
+    BinaryModel("binary_deit_branches", "22,442,465", "", "", "60.2*"),
+    BinaryModel("binary_deit_affine", "22,460,897", "", "", "61.8*"),
+    BinaryModel("binary_deit", "22,460,897", "", "", "61.8*", "the same as `binary_deit_affine`"),
+    BinaryModel("binary_vit", "22,618,037", "0.19*", "0.79*", "67.7*"),
+    BinaryModel("binary_vit_star", "22,614,901", "", "", "70.6*", "full-precision down-sampling"),
+]
+
 IMAGENET_HEAD = ("model", "pixels", "parameters", "published", "GFLOPs", "published", "top-1", "note")
 IMAGENET = {
     "ViT (Dosovitskiy et al. 2020)": (VIT, """\
@@ -216,6 +237,55 @@ SL-ViT, SL-PiT, Swin and SL-Swin agree. T2T, CaiT and plain PiT they counted by 
 """
 
 
+BINARY_HEAD = (
+    "model", "parameters", "binary weights", "state entries", "authors' code", "10^6 BOPs", "10^8 FLOPs", "published",
+    "10^8 OPs", "published", "top-1", "note",
+)  # fmt: skip
+BINARY_TEXT = """\
+## Binary networks (Le & Li 2023)
+
+BinaryViT (arXiv 2306.16678) and the binary DeiT-S from which it is built up: class token, global average pooling,
+pooling branches, affine layers, pyramid; at 224 pixels. A BOP is one multiplication with its addition on single bits,
+in binary layers and in both products of attention. FLOPs are multiply-adds in full precision, and one multiplication
+for each element of an affine layer: the paper does not say how it counts, but with these both its figures come out.
+OPs = BOPs / 64 + FLOPs. State entries are parameters with the running statistics and counters of BatchNorm; the paper's
+22.6M parameters are these. Accuracies are the paper's.
+"""
+SMALL_BINARY_HEAD = (
+    "model", "pixels", "widths", "patch", "parameters", "binary weights", "10^6 BOPs", "10^6 FLOPs", "10^6 OPs",
+)  # fmt: skip
+SMALL_BINARY = [(name, size, classes) for name in ("binary_deit", "binary_vit", "binary_vit_star")
+                for size, classes in ((32, 100), (64, 200))]  # fmt: skip
+SMALL_BINARY_TEXT = """\
+At 32 pixels (100 classes) and 64 pixels (200 classes), by the rule that `minivit/models/binary_sizes.py` states:
+"""
+
+
+def binary_line(row):
+    """The line of a BinaryModel."""
+    count = measure(create_model(row.name, seed=None)).total()
+    entries, flops, ops = count.parameters + count.buffers, count.flops / 1e8, count.ops / 1e8
+    note = _note(
+        ("entries", entries, row.entries), ("FLOPs", flops, row.flops), ("OPs", ops, row.ops), row.note
+    )  # fmt: skip
+    return _line(
+        f"`{row.name}`", f"{count.parameters:,}", f"{count.binary_weights:,}", f"{entries:,}", row.entries,
+        f"{count.bops / 1e6:,.0f}", f"{flops:.3f}", row.flops, f"{ops:.3f}", row.ops, row.top1, note,
+    )  # fmt: skip
+
+
+def small_binary_line(name, img_size, num_classes):
+    """The line of a binary network whose sizes follow from those of the images."""
+    model = create_model(name, seed=None, img_size=img_size, num_classes=num_classes)
+    count = measure(model).total()
+    widths = ", ".join(str(width) for _, width in model.config.stages)
+    millions = (f"{number / 1e6:,.2f}" for number in (count.bops, count.flops, count.ops))
+    return _line(
+        f"`{name}`", str(img_size), widths, str(model.config.patch_size), f"{count.parameters:,}",
+        f"{count.binary_weights:,}", *millions,
+    )  # fmt: skip
+
+
 def imagenet_line(row):
     """The line of a Model."""
     model = create_model(row.name, seed=None)
@@ -245,7 +315,9 @@ def document():
     parts = [INTRODUCTION]
     for title, (rows, sources) in IMAGENET.items():
         parts += [f"## {title}\n", sources + "\n", *_table(IMAGENET_HEAD, map(imagenet_line, rows))]
-    parts.append(SMALL_TEXT)
+    parts += [BINARY_TEXT, *_table(BINARY_HEAD, map(binary_line, BINARY))]
+    small_lines = (small_binary_line(*sizes) for sizes in SMALL_BINARY)
+    parts += [SMALL_BINARY_TEXT, *_table(SMALL_BINARY_HEAD, small_lines), SMALL_TEXT]
     for title, (rows, *sizes) in SMALL.items():
         parts += [f"### {title}\n", *_table(SMALL_HEAD, (small_line(row, *sizes) for row in rows))]
     others = sorted(set(list_models()) - listed())
@@ -256,7 +328,7 @@ def document():
 
 def listed():
     """The names of all models that the tables above know."""
-    tables = [rows for rows, *_ in (*IMAGENET.values(), *SMALL.values())]
+    tables = [BINARY, *(rows for rows, *_ in (*IMAGENET.values(), *SMALL.values()))]
     return {row.name for rows in tables for row in rows}
 
 
@@ -276,7 +348,8 @@ def _note(*comparisons_and_text):
 
 
 def difference(ours, printed):
-    """How far ``ours`` is from a printed figure, as "-0.7 %"; "" if it agrees, rounded or cut, or there is none."""
+    """How far ``ours`` is from a printed figure, as "-0.7 %"; "" where that is 0.0, rounded or cut it agrees, or there
+    is none."""
     digits = printed.rstrip("*").replace(",", "")
     if not digits:
         return ""
@@ -286,7 +359,8 @@ def difference(ours, printed):
     cut = math.floor(ours * 10**places) / 10**places
     if digits in (f"{ours:.{places}f}", f"{cut:.{places}f}"):
         return ""
-    return f"{ours / float(digits) - 1:+.1%}".replace("%", " %")
+    gap = f"{ours / float(digits) - 1:+.1%}"
+    return "" if gap in ("+0.0%", "-0.0%") else gap.replace("%", " %")
 
 
 if __name__ == "__main__":

@@ -40,9 +40,14 @@ def test_lines_of_small_models_are_up_to_date(generator, lines):
         assert [line for row in rows if (line := generator.small_line(row, *sizes)) not in lines] == [], "run make docs"
 
 
+def test_lines_of_binary_models_are_up_to_date(generator, lines):
+    assert [row.name for row in generator.BINARY if generator.binary_line(row) not in lines] == [], "run make docs"
+    assert all(generator.small_binary_line(*sizes) in lines for sizes in generator.SMALL_BINARY), "run make docs"
+
+
 def test_text_and_heads_are_up_to_date(generator, lines):
     text = "\n".join(lines)
-    assert text.startswith(generator.INTRODUCTION) and generator.SMALL_TEXT in text
+    assert text.startswith(generator.INTRODUCTION) and generator.SMALL_TEXT in text and generator.BINARY_TEXT in text
     for title, (_, sources) in generator.IMAGENET.items():
         assert f"## {title}\n\n{sources}\n" in text
 
@@ -51,7 +56,8 @@ def test_text_and_heads_are_up_to_date(generator, lines):
     "ours, printed, expected",
     [
         (5_717_416, "5,717,416", ""),
-        (5_717_416, "5,717,417", "-0.0 %"),
+        (189.747, "189.8", ""),  # 0.03 %
+        (189.7, "189.8", "-0.1 %"),
         (5_717_416, "5.7M", ""),
         (5_717_416, "5M", ""),  # cut
         (5_717_416, "6M*", ""),  # rounded

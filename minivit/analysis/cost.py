@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds, memory; counted while it runs.
+"""What a network costs: parameters, multiply-adds, binary operations, memory; counted while it runs.
 
 One image passes through the network, and an observer of the tape (``minivit.tensor.observe``) sees every op with the
 shapes of its inputs and of its result, and the module in which it runs. So there is one rule for each op and none for
@@ -43,12 +43,31 @@ def multiply_adds(name, arrays, static, result):
     return 0
 
 
+def binary_operations(name, arrays, result):
+    """Return how many one-bit multiplications, each with its addition, an op makes: the papers' BOPs.
+
+    Products of signs with binary weights count, those of 2x2 convolutions too, and both products of binary attention.
+    """
+    return result.size * arrays[0].shape[-1] if name in ("binary_linear", "binary_matmul") else 0
+
+
+def affine_multiplies(name, result):
+    """Return how many multiplications the per-channel affine layers in an op make: one for each element.
+
+    BinaryViT's published FLOPs (Le & Li 2023, 0.19e8) are multiply-adds plus these; neither alone gives them. The four
+    pooling branches have one such layer each.
+    """
+    return {"affine": 1, "pooling_branches": 4}.get(name, 0) * result.size
+
+
 def kept_bytes(name, arrays, result):
-    """Return the bytes of what an op makes: its result, unless that is a view of an input, and the attention weights,
-    which the fused op keeps for the backward pass."""
+    """Return the bytes of what an op makes: its result, unless that is a view of an input, and what it keeps beside
+    for the backward pass: attention weights, and a copy of an input that does not lie row by row in memory."""
     new = 0 if any(a is not None and np.may_share_memory(a, result) for a in arrays) else result.size
     if name in ("attention", "self_attention"):
         new += _attention_weights(name, arrays)[0]
+    if name in ("layer_norm", "linear") and not arrays[0].flags.c_contiguous:
+        new += arrays[0].size
     return new * result.itemsize
 
 
@@ -72,16 +91,20 @@ class Counts:
         macs: multiply-adds in full precision, see :func:`multiply_adds`.
         norm_elements: elements of the results of LayerNorm. The published figures of Lee, Lee & Song (2021) are
             multiply-adds plus these.
-        bops: binary operations (of one-bit products); no network here has any yet.
+        affine_multiplies: of per-channel affine layers, see :func:`affine_multiplies`.
+        binary_weights: how many of the parameters take part in products as one bit.
+        bops: one-bit multiply-adds, see :func:`binary_operations`.
         activation_bytes: of all arrays made on the way, see :func:`kept_bytes`: an upper bound on what a training step
-            keeps for its backward pass (about 0.9 of it in vision transformers, 0.6 in CNNs). Without a tape each
-            is freed as soon as it has been used.
+            without dropout keeps for its backward pass (about 0.9 of it in vision transformers, 0.6 in CNNs); dropout
+            keeps masks, and products with them, beside. Without a tape each is freed as soon as it has been used.
     """
 
     parameters: int = 0
     buffers: int = 0
     macs: int = 0
     norm_elements: int = 0
+    affine_multiplies: int = 0
+    binary_weights: int = 0
     bops: int = 0
     activation_bytes: int = 0
 
@@ -94,9 +117,14 @@ class Counts:
         return 4 * (self.parameters + self.buffers)
 
     @property
+    def flops(self):
+        """Operations in full precision, as the papers count them: multiply-adds, and multiplies of affine layers."""
+        return self.macs + self.affine_multiplies
+
+    @property
     def ops(self):
         """BOPs / 64 + FLOPs: one instruction on 64-bit words does 64 binary operations."""
-        return round(self.bops / 64) + self.macs
+        return round(self.bops / 64) + self.flops
 
 
 @dataclass
@@ -185,6 +213,9 @@ class _Counter:
         own = self.current.own
         own.macs += multiply_adds(name, arrays, static, result)
         own.norm_elements += result.size if name == "layer_norm" else 0
+        own.affine_multiplies += affine_multiplies(name, result)
+        own.binary_weights += result.size if name == "binary_weight" else 0
+        own.bops += binary_operations(name, arrays, result)
         own.activation_bytes += kept_bytes(name, arrays, result)
 
 

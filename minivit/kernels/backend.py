@@ -17,6 +17,9 @@ if _backend not in BACKENDS:
 _FASTMATH = {"reassoc", "contract", "nsz"}
 njit = functools.partial(numba.njit, nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
 
+# Rounds after every operation, as NumPy does: for what must not differ in the last bit, because a sign is taken of it.
+exact_njit = functools.partial(numba.njit, nogil=True, cache=True, error_model="numpy")
+
 
 def get_backend():
     """Return the kernels in force, ``"numba"`` or ``"numpy"``."""

@@ -7,7 +7,7 @@ transpose, which the backward pass needs, is the same correlation.
 
 import numpy as np
 
-from minivit.kernels.backend import get_backend, njit
+from minivit.kernels.backend import exact_njit, get_backend, njit
 from minivit.kernels.threads import parallel_for, partial_sums
 
 # Offsets (rows, columns) of the cross, and which of the five weights each has.
@@ -18,7 +18,7 @@ _GRAIN = 16384  # elements of the result worth a thread
 # In the kernels a row of the grid is one vector (W C), and weights are repeated for each of its tokens: long loops.
 
 
-@njit
+@exact_njit
 def _cross(x, weights, bias, channels, out):
     length = x.shape[2]
     for b in range(x.shape[0]):

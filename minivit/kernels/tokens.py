@@ -5,7 +5,7 @@ They are what stands between the products of a binary network, and are bound by 
 
 import numpy as np
 
-from minivit.kernels.backend import get_backend, njit
+from minivit.kernels.backend import exact_njit, get_backend, njit
 from minivit.kernels.threads import parallel_for, partial_sums
 
 _GRAIN = 65536  # elements worth a thread
@@ -39,7 +39,7 @@ def _sums_of_squares(x, mean, total):
         total += part
 
 
-@njit
+@exact_njit
 def _normalize(x, mean, scale, bias, out):
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
@@ -133,7 +133,7 @@ def normalize_backward_numpy(g, x, mean, rstd, weight, own_statistics):
 # --- RPReLU ------------------------------------------------------------------------------------------------------
 
 
-@njit
+@exact_njit
 def _rprelu(x, shift_in, slope, shift_out, out):
     zero = x.dtype.type(0)
     for i in range(x.shape[0]):
@@ -194,3 +194,50 @@ def rprelu_backward_numpy(g, x, shift_in, slope):
     t = x - shift_in
     dx = np.where(t > 0, g, slope * g)
     return dx, -dx.sum(axis=0), (g * np.minimum(t, 0)).sum(axis=0), g.sum(axis=0)
+
+
+# --- means of neighbouring channels ------------------------------------------------------------------------------
+
+
+@exact_njit
+def _mean_neighbours(y, means):
+    """One row: means of y.size / means.size channels, summed from left to right."""
+    size = y.shape[0] // means.shape[0]
+    part = y.dtype.type(1) / y.dtype.type(size)
+    if size == 4:  # written out, so that it vectorises
+        for c in range(means.shape[0]):
+            means[c] = (((y[4 * c] + y[4 * c + 1]) + y[4 * c + 2]) + y[4 * c + 3]) * part
+    elif size == 8:
+        for c in range(means.shape[0]):
+            total = ((y[8 * c] + y[8 * c + 1]) + y[8 * c + 2]) + y[8 * c + 3]
+            means[c] = ((((total + y[8 * c + 4]) + y[8 * c + 5]) + y[8 * c + 6]) + y[8 * c + 7]) * part
+    else:
+        for c in range(means.shape[0]):
+            total = y[size * c]
+            for m in range(1, size):
+                total += y[size * c + m]
+            means[c] = total * part
+
+
+@exact_njit
+def _mean_neighbours_of_rows(y, means):
+    for i in range(y.shape[0]):
+        _mean_neighbours(y[i], means[i])
+
+
+def mean_neighbours(y, width):
+    """Means (R, width) of neighbouring channels of y (R, C), C a multiple of ``width``."""
+    if get_backend() == "numpy":
+        return mean_neighbours_numpy(y, width)
+    y, means = np.ascontiguousarray(y), np.empty((len(y), width), y.dtype)
+    parallel_for(lambda a, b: _mean_neighbours_of_rows(y[a:b], means[a:b]), len(y), _grain(y))
+    return means
+
+
+def mean_neighbours_numpy(y, width):
+    """What ``mean_neighbours`` computes."""
+    groups = y.reshape(len(y), width, y.shape[1] // width)
+    total = groups[:, :, 0].copy()
+    for m in range(1, groups.shape[2]):
+        total += groups[:, :, m]
+    return total * y.dtype.type(1 / groups.shape[2])

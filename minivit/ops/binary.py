@@ -6,10 +6,12 @@ beside it as its *surrogate*: the gradient checker differentiates that one. sign
 values.
 """
 
+import math
+
 import numpy as np
 
-from minivit.kernels import straight_through, tokens
-from minivit.ops import elementwise, linalg
+from minivit.kernels import products, straight_through, tokens
+from minivit.ops import elementwise
 from minivit.tensor import op, require_floats
 
 ESTIMATORS = ("bi_real", "clipped")
@@ -114,14 +116,44 @@ def quantize_probabilities_surrogate(p, level, rounding):
 
 @op
 def binary_linear(x, weight, /):
-    """x W^T of signs x (..., in) and a binary weight (out, in), in floats: what bits do with XNOR and popcount."""
-    return linalg.linear.raw(x, weight)
+    """x W^T of signs x (..., in) and a binary weight (out, in), in floats: what bits do with XNOR and popcount.
+
+    Where each row of the weight is a scale times signs, the product of signs is a whole number and exact, and only
+    then comes the scale. So floats and bits agree to the last digit.
+    """
+    require_floats(x, weight)
+    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        raise ValueError("expected x of shape (..., in) and a weight of shape (out, in)")
+    n, outputs = math.prod(x.shape[:-1]), len(weight)
+    rows = x.reshape(n, x.shape[-1])
+    scale = np.abs(weight).max(axis=1, initial=0)
+    if (np.abs(weight) == scale[:, None]).all():
+        out = products.times_transposed(rows, np.sign(weight), None)
+        out *= scale
+    else:  # no binary weight: a surrogate, or a step of the gradient checker
+        out = products.times_transposed(rows, weight, None)
+    return out.reshape(*x.shape[:-1], outputs), (
+        lambda g: products.times(g.reshape(n, outputs), weight).reshape(x.shape),
+        lambda g: products.transposed_times(g.reshape(n, outputs), rows),
+    )
 
 
 @op
 def binary_matmul(a, b, /):
-    """a @ b of two-valued matrices, in floats: {-1, 1} x {-1, 1} by XNOR, {0, c} x {-1, 1} by AND, and popcount."""
-    return linalg.matmul.raw(a, b)
+    """a @ b of two-valued matrices, in floats: {-1, 1} x {-1, 1} by XNOR, {0, c} x {-1, 1} by AND, and popcount.
+
+    Args:
+        a: (..., N, K), of -1 and 1, or of 0 and c. b: (..., K, M), of -1 and 1; all other axes agree.
+
+    The level c comes after the exact product of whole numbers, as on bits.
+    """
+    require_floats(a, b)
+    if min(a.ndim, b.ndim) < 2 or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
+        raise ValueError("expected shapes (..., N, K) and (..., K, M)")
+    level = np.abs(a).max(initial=0)
+    two_valued = level not in (0, 1) and ((a == 0) | (a == level)).all()
+    out = ((a / level) @ b) * level if two_valued else a @ b
+    return out, (lambda g: g @ b.swapaxes(-1, -2), lambda g: a.swapaxes(-1, -2) @ g)
 
 
 # --- per-channel maps --------------------------------------------------------------------------------------------
@@ -177,9 +209,8 @@ def add_shortcut(y, x, /):
         out = (y.reshape(copies) + x[..., None, :]).reshape(y.shape)
         return out, (lambda g: g, lambda g: g if after == before else g.reshape(copies).sum(axis=-2))
     size = before // after
-    mean = np.full(size, 1 / size, x.dtype)  # a product with it is many times faster than NumPy's mean of a short axis
-    out = y + (x.reshape(-1, size) @ mean).reshape(y.shape)
-    return out, (lambda g: g, lambda g: np.repeat(g * mean[0], size, axis=-1))
+    out = y + tokens.mean_neighbours(_rows(x), after).reshape(y.shape)
+    return out, (lambda g: g, lambda g: np.repeat(g * x.dtype.type(1 / size), size, axis=-1))
 
 
 def _rows(x):

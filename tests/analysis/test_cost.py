@@ -10,6 +10,8 @@ from minivit import ops
 from minivit.analysis import cost
 from minivit.analysis.throughput import images_per_second
 from minivit.models import create_model
+from minivit.nn import BinaryConv2d
+from minivit.nn.init import normal
 from minivit.nn.layers import LayerNorm, Linear
 from minivit.nn.module import Buffer, Module, Parameter
 from minivit.tensor import Tensor, observe
@@ -91,6 +93,37 @@ class TestMultiplyAdds:
         assert counted(function, ones(2, 3, 4, 6))[0].macs == 0
 
 
+class TestBinaryOperations:
+    def test_products_of_bits_are_binary_operations_only(self):
+        counts, result = counted(ops.binary_linear, ones(2, 5, 3), ones(7, 3))
+        assert (counts.bops, counts.macs) == (result.data.sum(), 0)
+        counts, result = counted(ops.binary_matmul, ones(2, 4, 5, 3), ones(2, 4, 3, 6))
+        assert (counts.bops, counts.macs) == (result.data.sum(), 0)
+        counts, _ = counted(BinaryConv2d(3, 5, init=normal(None)).forward, ones(1, 3, 8, 6))
+        assert counts.bops == 4 * 3 * (3 * 4 * 5)
+
+    def test_affine_layers_are_multiplies_of_their_own(self):
+        counts, _ = counted(ops.affine, ones(2, 5, 3), ones(3), ones(3))
+        assert (counts.affine_multiplies, counts.macs) == (30, 0)
+        counts, _ = counted(lambda *a: ops.pooling_branches(*a, grid=(2, 3)), ones(1, 6, 5), ones(4, 5), ones(4, 5))
+        assert (counts.affine_multiplies, counts.macs) == (4 * 30, 0)
+
+    def test_binary_weights(self):
+        counts, _ = counted(lambda w: ops.binary_weight(w, centred=True), ones(7, 3))
+        assert counts.binary_weights == 21
+
+    @pytest.mark.parametrize(
+        "function, shapes",
+        [
+            (ops.sign, [(4, 6)]), (ops.rprelu, [(4, 6), (6,), (6,), (6,)]), (ops.quantize_probabilities, [(4, 6), ()]),
+            (ops.add_shortcut, [(4, 12), (4, 6)]), (ops.add_shortcut, [(4, 3), (4, 6)]),
+        ],
+    )  # fmt: skip
+    def test_all_else_is_free(self, function, shapes):
+        counts, _ = counted(function, *(ones(*shape) for shape in shapes))
+        assert (counts.bops, counts.flops, counts.binary_weights) == (0, 0, 0)
+
+
 class TestMemory:
     def test_new_arrays_count_and_views_do_not(self):
         assert counted(ops.exp, ones(3, 4))[0].activation_bytes == 48
@@ -104,12 +137,23 @@ class TestMemory:
         counts, _ = counted(ops.self_attention, ones(2, 9, 60), ones(4))
         assert counts.activation_bytes == 4 * (2 * 9 * 20 + 2 * 4 * 9 * 9)
 
+    def test_rows_that_lie_otherwise_are_copied(self):
+        columns, params = ones(3, 4).swapaxes(0, 1), (ones(3), ones(3))
+        assert counted(ops.layer_norm, columns, *params)[0].activation_bytes == 2 * 48
+        assert counted(ops.linear, columns, ones(5, 3))[0].activation_bytes == 4 * 4 * (5 + 3)
+
     @pytest.mark.parametrize(
-        "name, least", [("sl_vit", 0.8), ("pit", 0.8), ("swin", 0.8), ("t2t", 0.75), ("resnet20", 0.5)]
-    )
-    def test_it_bounds_what_the_tape_of_a_training_step_holds(self, name, least):
-        model = create_model(name, seed=0)
-        images = Tensor(np.random.default_rng(0).standard_normal((4, 3, 32, 32), np.float32))
+        "name, least, keywords",
+        [
+            ("sl_vit", 0.8, {}), ("pit", 0.8, {}), ("swin", 0.8, {}), ("t2t", 0.75, {}), ("resnet20", 0.5, {}),
+            ("sl_t2t", 0.85, {"depth": 1, "img_size": 64}), ("t2t_vit_t_14", 0.85, {"depth": 1, "img_size": 64}),
+            ("binary_vit", 0.5, {"depths": (1, 1, 1, 1), "img_size": 64}),
+        ],
+    )  # fmt: skip
+    def test_it_bounds_what_the_tape_of_a_training_step_holds(self, name, least, keywords):
+        model = create_model(name, seed=0, **keywords)
+        size = model.config.img_size
+        images = Tensor(np.random.default_rng(0).standard_normal((4, 3, size, size), np.float32))
         model(images)  # compiles
         tracemalloc.start()
         try:
@@ -151,7 +195,9 @@ class Whole(Module):
 
 
 def table(network, **options):
-    return [(row.name, row.output, *astuple(row.counts)) for row in cost.rows(network, **options)]
+    """Name and output of each row, its parameters, buffers, multiply-adds, elements of LayerNorm, and bytes."""
+    rows = [(row.name, row.output, astuple(row.counts)) for row in cost.rows(network, **options)]
+    return [(name, output, *counts[:4], counts[-1]) for name, output, counts in rows]
 
 
 class TestLayers:
@@ -165,19 +211,20 @@ class TestLayers:
         assert norm.own == cost.Counts(parameters=8, norm_elements=12, activation_bytes=48)
         assert part.own == cost.Counts(parameters=14, buffers=4, activation_bytes=48)  # 14: of the norm that never runs
         assert network.own == cost.Counts(parameters=1, activation_bytes=48)
-        assert network.total() == cost.Counts(43, 4, 48, 12, 0, 4 * 48)
+        assert network.total() == cost.Counts(43, 4, 48, 12, activation_bytes=4 * 48)
         assert network.total().weight_bytes == 4 * 47 and network.total().ops == 48
 
     def test_binary_operations_count_a_sixty_fourth(self):
-        assert cost.Counts(macs=100, bops=6400).ops == 200
+        counts = cost.Counts(macs=100, affine_multiplies=10, bops=6400)
+        assert counts.flops == 110 and counts.ops == 210
 
     def test_equal_neighbours_share_rows(self):
         network = cost.measure(Whole([4, 4, 4]), np.zeros((1, 3, 4), np.float32))
         assert table(network) == [
-            ("(own)", (3, 4), 1, 0, 0, 0, 0, 144),
-            ("parts.0-2 (own)", (3, 4), 42, 12, 0, 0, 0, 144),
-            ("parts.0-2.fc", (3, 4), 60, 0, 144, 0, 0, 144),
-            ("parts.0-2.norm", (3, 4), 24, 0, 0, 36, 0, 144),
+            ("(own)", (3, 4), 1, 0, 0, 0, 144),
+            ("parts.0-2 (own)", (3, 4), 42, 12, 0, 0, 144),
+            ("parts.0-2.fc", (3, 4), 60, 0, 144, 0, 144),
+            ("parts.0-2.norm", (3, 4), 24, 0, 0, 36, 144),
         ]
         assert [row[0] for row in table(network, depth=1)] == ["(own)", "parts.0-2"]
         unfolded = [row[0] for row in table(network, depth=1, fold=False)]
@@ -188,10 +235,10 @@ class TestLayers:
         names = [row[0] for row in table(network, depth=1)]
         assert names == ["(own)", "parts.0-1", "parts.2-3", "parts.4"]
 
-    @pytest.mark.parametrize("name", ["sl_vit", "sl_swin", "pit", "cait", "sl_t2t"])
+    @pytest.mark.parametrize("name", ["sl_vit", "sl_swin", "pit", "cait", "sl_t2t", "binary_vit"])
     @pytest.mark.parametrize("fold", [True, False])
     def test_rows_add_up_to_the_whole(self, name, fold):
-        model = create_model(name, seed=None)
+        model = create_model(name, seed=None, img_size=32)
         network = cost.measure(model)
         for depth in (1, 2, 3, 9):
             rows = list(cost.rows(network, depth, fold))
@@ -256,6 +303,34 @@ IMAGENET = {
     "resnet20": (272_474, "0.041"),  # of the layers' shapes: at 32 pixels, 10 classes
     "resnet110": (1_730_714, "0.253"),
 }
+
+
+# Binary networks at 224 pixels, 1000 classes: trainable parameters, entries of the state dict with all counters, binary
+# weights, BOPs, FLOPs, OPs. Parameters were counted on the authors' code; BinaryViT's 0.19e8 FLOPs and 0.79e8 OPs are
+# the paper's.
+BINARY = {
+    "binary_deit_cls": (22_294_900, 22_406_369, 21_233_664, 4_540_695_552, 58_186_752, 129_135_120),
+    "binary_deit_gap": (22_294_132, 22_405_601, 21_233_664, 4_515_840_000, 58_186_752, 128_746_752),
+    "binary_deit_branches": (22_330_996, 22_442_465, 21_233_664, 4_515_840_000, 61_799_424, 132_359_424),
+    "binary_deit_affine": (22_349_428, 22_460_897, 21_233_664, 4_515_840_000, 63_605_760, 134_165_760),
+    "binary_vit": (22_491_771, 22_618_037, 21_196_800, 3_822_206_976, 19_177_472, 78_899_456),
+    "binary_vit_star": (22_488_635, 22_614_901, 20_508_672, 3_745_136_640, 96_247_808, 154_765_568),
+}
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_binary_models(name):
+    model = create_model(name, seed=None)
+    total = cost.measure(model).total()
+    state = sum(array.size for array in model.state_dict().values())
+    assert state == total.parameters + total.buffers
+    found = (total.parameters, state, total.binary_weights, total.bops, total.flops, total.ops)
+    assert found == BINARY[name]
+
+
+def test_binary_vit_has_as_many_entries_as_the_official_one():
+    model = create_model("binary_vit", seed=None)
+    assert len(model.state_dict()) == 1919 and len(list(model.named_buffers())) == 558
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -31,8 +31,10 @@ class Surrogates:
 
     def __call__(self, *tensors):
         self.old_notes = iter(list(self.notes))
-        with mock.patch.multiple(ops, sign=self.sign, binary_weight=self.binary_weight, rprelu=self.rprelu,
-                                 quantize_probabilities=self.quantize_probabilities):  # fmt: skip
+        with mock.patch.multiple(
+            ops, sign=self.sign, binary_weight=self.binary_weight, rprelu=self.rprelu, binary_linear=ops.linear,
+            binary_matmul=ops.matmul, quantize_probabilities=self.quantize_probabilities,
+        ):  # fmt: skip
             return self.run(*tensors)
 
     def note(self, value, decisive, *thresholds):

@@ -467,16 +467,27 @@ def _(draw, name):
     )  # fmt: skip
 
 
+def signs(draw, *shape):
+    return np.where(array(draw, shape) >= 0, 1.0, -1.0)
+
+
 @case("binary_linear")
 def _(draw, name):
+    """Two values in each row of the weight, and linear all the same: the derivative is that of ``linear``."""
     lead, n, k = draw(SHAPES), draw(SIZES), draw(SIZES)
-    return Case(ops.binary_linear, [array(draw, s) for s in [(*lead, k), (n, k)]])
+    weight = signs(draw, n, k) * array(draw, (n, 1), 0.2, 2)
+    inputs = [lay_out(a, draw(st.sampled_from(LAYOUTS))) for a in (signs(draw, *lead, k), weight)]
+    return Case(ops.binary_linear, inputs, {"surrogate": ops.linear})
 
 
 @case("binary_matmul")
 def _(draw, name):
     lead, n, k, m = draw(st.lists(GROWN, max_size=2)), draw(SIZES), draw(SIZES), draw(SIZES)
-    return Case(ops.binary_matmul, [array(draw, s) for s in [(*lead, n, k), (*lead, k, m)]])
+    a, b = signs(draw, *lead, n, k), signs(draw, *lead, k, m)
+    if draw(st.booleans()):
+        a = (a > 0) * array(draw, (), 0.2, 2)
+    inputs = [lay_out(x, draw(st.sampled_from(LAYOUTS))) for x in (a, b)]
+    return Case(ops.binary_matmul, inputs, {"surrogate": ops.matmul})
 
 
 @case("rprelu")

@@ -1,0 +1,111 @@
+"""Kernels of binary networks equal their NumPy twins, for any strides; threads change no bit of what they round."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minivit.kernels import pooling, straight_through, threads, tokens, use_backend
+
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+SEEDS = st.integers(0, 2**32 - 1)
+ROWS, CHANNELS = st.integers(0, 200), st.sampled_from([1, 3, 16, 65])
+TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}  # relative to the largest entry
+
+
+@pytest.fixture(autouse=True)
+def restored_threads():
+    before = threads.num_threads()
+    yield
+    threads.set_num_threads(before)
+
+
+def normal(seed, dtype, *shapes):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def agree(function, *args, exact=False):
+    """The kernel equals the twin, on one thread and on three, with the dtype of the first argument."""
+    results = []
+    for backend, count in (("numpy", 1), ("numba", 1), ("numba", 3)):
+        threads.set_num_threads(count)
+        with use_backend(backend):
+            result = function(*args)
+        results.append(result if isinstance(result, tuple) else (result,))
+    for plain, *fast in zip(*results, strict=True):
+        for found in fast:
+            assert found.dtype == plain.dtype == args[0].dtype and found.shape == plain.shape
+            bound = 0 if exact else TOLERANCE[args[0].dtype.type] * np.abs(plain).max(initial=0)
+            np.testing.assert_allclose(found, plain, rtol=0, atol=bound)
+
+
+def layouts(*arrays):
+    yield arrays
+    yield tuple(np.asfortranarray(a)[::-1] for a in arrays)
+
+
+@DTYPES
+@given(SEEDS, ROWS, CHANNELS)
+def test_batch_norm(dtype, seed, r, c):
+    r += 2
+    x, g, weight, bias = normal(seed, dtype, (r, c), (r, c), c, c)
+    mean, rstd = x.mean(0), 1 / (x.std(0) + dtype(0.1))
+    for a, b in layouts(x, g):
+        agree(tokens.statistics, a)
+        agree(tokens.normalize, a, mean, rstd, weight, bias)
+        for own in (True, False):
+            agree(tokens.normalize_backward, b, a, mean, rstd, weight, own)
+
+
+def test_statistics_of_many_rows_stay_exact():
+    """A running sum in float32 would stop growing at 2^24 / 1000."""
+    x = np.full((1 << 17, 2), 1000, np.float32)
+    x[::2] += 1
+    for backend in ("numba", "numpy"):
+        with use_backend(backend):
+            mean, variance = tokens.statistics(x)
+        np.testing.assert_allclose(mean, 1000.5, rtol=1e-6)
+        np.testing.assert_allclose(variance, 0.25, rtol=1e-3)
+
+
+@DTYPES
+@given(SEEDS, ROWS, CHANNELS)
+def test_rprelu(dtype, seed, r, c):
+    x, g, *vectors = normal(seed, dtype, (r, c), (r, c), c, c, c)
+    for a, b in layouts(x, g):
+        agree(tokens.rprelu, a, *vectors)
+        agree(tokens.rprelu_backward, b, a, *vectors[:2])
+
+
+@DTYPES
+@given(SEEDS, ROWS, CHANNELS, st.booleans())
+def test_sign(dtype, seed, r, c, clipped):
+    x, g, shift = normal(seed, dtype, (r, c), (r, c), c)
+    x[::3] = -shift  # exact zeros
+    for a, b in layouts(x, g):
+        agree(straight_through.sign, a, shift, exact=True)
+        agree(straight_through.sign_backward, b, a, shift, clipped)
+
+
+@DTYPES
+@given(SEEDS, st.integers(1, 40), st.integers(1, 200), st.booleans(), st.sampled_from([1e-3, 1.0]))
+def test_binary_weight(dtype, seed, o, k, centred, spread):
+    weight, g = normal(seed, dtype, (o, k), (o, k))
+    weight *= dtype(spread)
+    exact = dtype is np.float32  # means are summed in float64: their last digits are lost on the way to float32
+    for w, b in layouts(weight, g):
+        agree(straight_through.binary_weight, w, centred, exact=exact)
+        mean = straight_through.binary_weight_numpy(w, centred)[1]
+        agree(straight_through.binary_weight_backward, b, w, mean, centred)
+
+
+@DTYPES
+@given(SEEDS, st.integers(0, 3), st.integers(1, 6), st.integers(1, 6), st.sampled_from([1, 3, 17]))
+def test_pooling_cross(dtype, seed, b, h, w, c):
+    x, g, weights, bias = normal(seed, dtype, (b, h, w, c), (b, h, w, c), (5, c), c)
+    for a, d in layouts(x, g):
+        agree(pooling.cross, a, weights, bias)
+        agree(pooling.cross_weights, d, a)
+    moved = np.sum(pooling.cross(x, weights, 0 * bias) * g)  # <A x, g> = <x, A g>: it is its own transpose
+    np.testing.assert_allclose(moved, np.sum(x * pooling.cross(g, weights, 0 * bias)), rtol=1e-3, atol=1e-3)
