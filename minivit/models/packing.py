@@ -1,0 +1,27 @@
+"""Trained binary networks on bits: the float-simulated layers give way to packed ones."""
+
+from minivit.errors import UsageError
+from minivit.nn import BinaryBlock, BinaryUnit
+from minivit.nn.packed import PackedBlock, PackedUnit
+
+
+def pack(model):
+    """Turn a binary network into one that runs on bits, in place, for evaluation only.
+
+    Returns:
+        ``model``, whose logits stay what they are in evaluation mode.
+
+    Raises:
+        UsageError: it has no binary layers.
+    """
+    blocks = getattr(model, "blocks", [])
+    if not blocks or not all(isinstance(block, BinaryBlock) for block in blocks):
+        raise UsageError(f"{model.architecture} has no binary blocks to pack")
+    model.eval().astype("float32")
+    model.blocks = [PackedBlock(block) for block in blocks]
+    for downsample in getattr(model, "downsamples", []):
+        if isinstance(downsample.unit, BinaryUnit):
+            downsample.unit = PackedUnit(downsample.unit)
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    return model
