@@ -129,6 +129,43 @@ RECIPES = {
             repeats=3,
             decay_all=True,
         ),
+        Recipe(
+            name="binary",
+            description="BinaryViT's: no weight decay and no warm-up, and with --teacher the teacher's probabilities "
+            "instead of labels; its random resized crops come later",
+            source='"BinaryViT: Pushing Binary Vision Transformers Towards Convolutional Models", arXiv 2306.16678, '
+            "and its published code",
+            epochs=300,
+            batch_size=512,
+            lr=5e-4,
+            min_lr=1e-5,
+            weight_decay=0.0,
+            warmup_epochs=0,
+            label_smoothing=0.0,
+            drop_path=0.0,
+            crop_padding=4,
+            flip=True,
+            distill="soft",
+            alpha=1.0,
+        ),
+        Recipe(
+            name="quick_binary",
+            description="a shallow BinaryViT and a schedule for two CPU cores",
+            source="measured on CIFAR-100, docs/results.md",
+            epochs=5,
+            batch_size=128,
+            lr=2e-3,
+            min_lr=1e-5,
+            weight_decay=0.0,
+            warmup_epochs=0,
+            label_smoothing=0.0,
+            drop_path=0.0,
+            crop_padding=4,
+            flip=True,
+            distill="soft",
+            alpha=1.0,
+            model_args={"binary_vit*": {"depths": [1, 1, 3, 1]}},
+        ),
     )
 }
 

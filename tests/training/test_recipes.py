@@ -69,7 +69,7 @@ def test_settings_survive_json():
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        ({"recipe": "qick"}, "unknown recipe 'qick'; did you mean 'quick'?"),
+        ({"recipe": "qick"}, "unknown recipe 'qick'; did you mean 'quick'"),
         ({"optimizer": "adam"}, "unknown optimiser 'adam'; did you mean 'adamw'?"),
         ({"epochs": 2, "warmup_epochs": 3}, "a warm-up of 3 epochs is longer than the run of 2"),
         ({"model_args": {"num_classes": 5}}, "num_classes is not a model argument of a run"),
