@@ -7,6 +7,8 @@ from minivit import command
 COMMANDS = {
     "train": "train a network",
     "evaluate": "measure a trained network on test images",
+    "predict": "name what a trained network sees in image files",
+    "pack": "write a trained binary network as one small file of bits",
     "convert": "bring official PyTorch or timm weights in, and out again",
     "profile": "count parameters, multiply-adds and memory, layer by layer",
 }

@@ -97,7 +97,10 @@ def _read(path):
     from minivit.training import checkpoint
 
     if _is_checkpoint(path):
-        return checkpoint.read(path)
+        saved = checkpoint.read(path)
+        if saved.packed:
+            raise MinivitError(f"{path} is packed, its weights are only bits: convert the checkpoint it was made from")
+        return saved
     arrays, metadata = read_weights(path)
     if ENTRY not in metadata:
         return checkpoint.Checkpoint(path, None, {}, arrays)
@@ -169,10 +172,13 @@ def _write(path, model, source):
 
 
 def _is_checkpoint(path):
-    """Whether ``path`` is a checkpoint of minivit, or was one before it was damaged."""
+    """Whether ``path`` is a checkpoint of minivit or a packed file, or was one before it was damaged."""
     from minivit.training.checkpoint import METADATA
+    from minivit.training.packed_file import is_packed
 
     try:
+        if is_packed(path):
+            return True
         with zipfile.ZipFile(path) as archive:
             return METADATA in archive.namelist()
     except Exception:  # no zip at all, or none that is whole: the reader of its ending will say so

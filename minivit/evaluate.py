@@ -9,6 +9,7 @@ EPILOG = """\
 examples:
   python -m minivit.evaluate runs/sl_vit-shapes10/best.npz
   python -m minivit.evaluate runs/sl_vit-cifar100/best.npz --data cifar100 --data-dir ~/data
+  python -m minivit.evaluate binary_vit.packed
 
 The last line of stdout is one JSON object; top1 and top5 are percentages.
 """
@@ -20,7 +21,7 @@ def build_parser():
         "evaluate", description="Measure a trained network on test images.", epilog=EPILOG
     )
     parser.add_argument(
-        "checkpoint", metavar="CKPT", help="file written by training, such as runs/.../best.npz"
+        "checkpoint", metavar="CKPT", help="file written by training, such as runs/.../best.npz, or a packed one"
     )
     what = parser.add_argument_group("data")
     what.add_argument(

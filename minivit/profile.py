@@ -11,6 +11,7 @@ examples:
   python -m minivit.profile --model binary_vit
   python -m minivit.profile --model vit --model-arg depth=4 embed_dim=96 --depth 1 --time
   python -m minivit.profile runs/sl_vit-shapes10/best.npz --time --threads 1
+  python -m minivit.profile binary_vit.packed --time --batch-size 1
 
 All numbers are for one image, counted while it runs through the network. A FLOP is one multiplication with its
 addition, as in the papers, in matrix products (those of attention too) and convolutions; all else counts 0, pooling
@@ -19,7 +20,8 @@ BinaryViT's published figure; they are shown apart. Activations are all arrays m
 training step without dropout keeps for its backward pass at most.
 The last line of stdout is one JSON object: flops = multiply_adds + affine_multiplies, norm_elements the elements that
 LayerNorm gives, ops = bops / 64 + flops, state_entries all numbers of the weights with their buffers; sizes are in
-bytes.
+bytes, file_bytes that of the file given. The costs of a packed network are those of its architecture; --time runs its
+bits.
 """
 
 
@@ -29,7 +31,8 @@ def build_parser():
         "profile", description="Count what a network costs: parameters, multiply-adds, memory.", epilog=EPILOG
     )
     what = parser.add_argument_group("network (python -m minivit lists the names)")
-    what.add_argument("checkpoint", metavar="CKPT", nargs="?", help="the network of this file, instead of --model")
+    what.add_argument("checkpoint", metavar="CKPT", nargs="?",
+                      help="the network of this file, a checkpoint or a packed one, instead of --model")  # fmt: skip
     what.add_argument("--model", metavar="NAME", help="network")
     what.add_argument("--img-size", type=command.image_size, metavar="N",
                       help="pixels a side, or HEIGHTxWIDTH (default: the network's)")  # fmt: skip
@@ -42,7 +45,7 @@ def build_parser():
                        help="levels of modules to tell apart (default: 2)")  # fmt: skip
     table.add_argument("--unfold", action="store_true", help="a row for every block, equal ones too")
     speed = parser.add_argument_group("speed")
-    speed.add_argument("--time", action="store_true", help="measure inference, with random weights")
+    speed.add_argument("--time", action="store_true", help="measure inference, with random weights unless packed")
     speed.add_argument("--batch-size", type=command.positive_int, default=32, metavar="N",
                        help="images at once for --time (default: 32)")  # fmt: skip
     command.add_threads_option(speed)
@@ -58,24 +61,26 @@ def main(argv=None):
     command.set_threads(args.threads)
 
     from minivit.analysis import cost, throughput
-    from minivit.errors import MinivitError
+    from minivit.errors import MinivitError, UsageError
     from minivit.kernels.memory import keep_freed_memory
     from minivit.kernels.threads import num_threads
     from minivit.models import create_model
     from minivit.training import checkpoint
 
-    name, arguments = args.model, {}
+    name, arguments, saved = args.model, {}, None
     if args.checkpoint is not None:
         saved = checkpoint.read(args.checkpoint)
         name, arguments = saved.architecture, saved.arguments
-    arguments = arguments | command.model_keywords(
-        args.model_args, img_size=args.img_size, num_classes=args.num_classes
-    )
+    packed = saved is not None and saved.packed
+    changes = command.model_keywords(args.model_args, img_size=args.img_size, num_classes=args.num_classes)
+    if packed and changes:
+        raise UsageError(f"{args.checkpoint} is packed: its {', '.join(changes)} cannot be changed")
     keep_freed_memory()
     try:
-        model = create_model(name, seed=0 if args.time else None, **arguments)
+        bits = saved.build() if packed else None
+        model = create_model(name, seed=0 if args.time else None, **(arguments | changes))
         network = cost.measure(model)
-        speed = throughput.images_per_second(model, args.batch_size) if args.time else None
+        speed = throughput.images_per_second(bits if packed else model, args.batch_size) if args.time else None
     except MemoryError as error:
         raise MinivitError(f"this machine has not the memory to run {name} at this size: {error}") from None
 
@@ -98,6 +103,9 @@ def main(argv=None):
         "weight_bytes": total.weight_bytes,
         "activation_bytes": total.activation_bytes,
     }
+    if saved is not None:
+        result["file_bytes"] = saved.path.stat().st_size
+        print(f"{saved.path}: {result['file_bytes']:,} bytes{', packed' if packed else ''}")
     if args.time:
         result |= {"images_per_second": round(speed, 1), "batch_size": args.batch_size, "threads": num_threads()}
         print(f"{speed:,.1f} images/s, {args.batch_size} at once, threads: {num_threads()}")

@@ -16,14 +16,14 @@ def require_pillow():
 
 
 def decode(content, img_size, where):
-    """Decode one image file to uint8 ``(3, img_size, img_size)``.
+    """Decode one image file to uint8 ``(3, height, width)``.
 
     The image is turned as its EXIF orientation says, made RGB (grey is repeated, transparency dropped, 16
-    bits cut to 8), resized so that its short side is ``img_size`` (bicubic), and cut to the central square.
+    bits cut to 8), resized (bicubic) so that it just covers the result, and cut to its middle.
 
     Args:
         content: the bytes of the file, in any format that Pillow reads.
-        img_size: pixels a side of the result.
+        img_size: pixels of the result: one number for both sides, or (height, width).
         where: the name to give in errors.
 
     Raises:
@@ -32,6 +32,7 @@ def decode(content, img_size, where):
     require_pillow()
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    height, width = img_size if isinstance(img_size, tuple) else (img_size, img_size)
     try:
         with Image.open(io.BytesIO(content)) as opened:
             image = ImageOps.exif_transpose(opened)
@@ -40,8 +41,8 @@ def decode(content, img_size, where):
             if "transparency" in image.info:
                 image = image.convert("RGBA")
             image = image.convert("RGB")
-            if image.size != (img_size, img_size):
-                image = ImageOps.fit(image, (img_size, img_size), method=Image.Resampling.BICUBIC)
+            if image.size != (width, height):
+                image = ImageOps.fit(image, (width, height), method=Image.Resampling.BICUBIC)
             return np.asarray(image).transpose(2, 0, 1)
     except UnidentifiedImageError as error:
         raise MinivitError(f"{where} is not an image: replace or remove it") from error

@@ -9,6 +9,9 @@ Entries are stored uncompressed, so a file can never unfold into more than its o
 
 Reading trusts nothing: no pickles, every entry's CRC is verified, and array headers cannot claim more than
 the bytes that are there.
+
+A network that runs on bits becomes a file of another layout, see ``minivit.training.packed_file``. The functions here
+write and read both.
 """
 
 import io
@@ -18,14 +21,18 @@ import os
 import struct
 import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from minivit.errors import MinivitError, UsageError
+from minivit.kernels.bits import WORD
 from minivit.models import configure, create_model
+from minivit.models.packing import is_packed, pack
 from minivit.models.weight_files import ENDINGS
+from minivit.training import packed_file
 from minivit.training.atomic import atomic_write
 
 FORMAT = "minivit checkpoint"
@@ -41,12 +48,13 @@ class Checkpoint:
         path: the file.
         architecture: name in the model registry.
         arguments: constructor keywords, JSON values.
-        weights: name -> array, as ``model.state_dict()``.
+        weights: name -> array, as ``model.state_dict()``; where ``packed``, as that of the packed network.
         data: name of the data set that the model was trained on, or None.
         class_names: names of the classes in the order of the logits; empty when unknown.
         mean, std: normalisation per channel, in units of [0, 1] pixels; None when unknown.
         training: JSON values that describe the state of a run; None in a plain checkpoint.
         optimizer: name -> array, empty in a plain checkpoint.
+        packed: whether it is the file of a network that runs on bits.
     """
 
     path: Path
@@ -59,6 +67,7 @@ class Checkpoint:
     std: tuple | None = None
     training: dict | None = None
     optimizer: dict = field(default_factory=dict)
+    packed: bool = False
 
     def configuration(self):
         """Return the configuration of the network that ``arguments`` describe.
@@ -77,7 +86,7 @@ class Checkpoint:
         Raises:
             MinivitError: such sizes, or this version has no such model.
         """
-        stored = sum(array.size for array in self.weights.values())
+        stored = sum(array.size * (WORD if array.dtype == np.uint64 else 1) for array in self.weights.values())
         needed = self.configuration().least_weights()
         if needed > stored:
             raise MinivitError(
@@ -86,7 +95,7 @@ class Checkpoint:
             )
 
     def build(self):
-        """Return the model with these weights, in eval mode.
+        """Return the model with these weights, in eval mode; a packed one runs on its bits as they are.
 
         Raises:
             MinivitError: this version has no such model, or the weights do not fit it.
@@ -94,6 +103,8 @@ class Checkpoint:
         self.check_sizes()
         try:
             model = create_model(self.architecture, seed=None, **self.arguments)
+            if self.packed:
+                pack(model)
             model.load_state_dict(self.weights, resample=None)
         except (MinivitError, *_DAMAGE) as error:
             raise MinivitError(f"{self.path} does not fit this version of minivit: {error}") from error
@@ -105,15 +116,17 @@ def save(path, model, *, data=None, class_names=(), mean=None, std=None, trainin
 
     Args:
         path: file name, by custom ending in ``.npz``.
-        model: a network from ``minivit.create_model``.
-        others: see :class:`Checkpoint`; ``optimizer`` is an ``Optimizer.state_dict()``.
+        model: a network from ``minivit.create_model``; if ``minivit.models.packing.pack`` has packed it, the file is a
+            packed one.
+        others: see :class:`Checkpoint`; ``optimizer`` is an ``Optimizer.state_dict()``, and not for packed networks.
 
     Raises:
         MinivitError: the file cannot be written.
     """
+    packed = is_packed(model)
     metadata = {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": packed_file.FORMAT if packed else FORMAT,
+        "version": packed_file.VERSION if packed else VERSION,
         "architecture": model.architecture,
         "arguments": model.arguments,
         "data": data,
@@ -122,6 +135,10 @@ def save(path, model, *, data=None, class_names=(), mean=None, std=None, trainin
         "std": None if std is None else [float(x) for x in std],
         "training": training,
     }
+    if packed:
+        with atomic_write(Path(path)) as file:
+            packed_file.write(file, metadata, model.state_dict())
+        return
     arrays = {f"model/{name}": array for name, array in model.state_dict().items()}
     arrays |= {f"optimizer/{name}": array for name, array in (optimizer or {}).items()}
     with atomic_write(Path(path)) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -168,7 +185,7 @@ def check_fits(saved, dataset):
 
 
 def read(path):
-    """Read and verify a checkpoint.
+    """Read and verify a checkpoint, or a packed file.
 
     Returns:
         Checkpoint.
@@ -178,7 +195,7 @@ def read(path):
     """
     path = Path(path)
     try:
-        return _read(path)
+        return _read_packed(path) if packed_file.is_packed(path) else _read(path)
     except FileNotFoundError:
         raise MinivitError(f"no such checkpoint: {path}") from None
     except OSError as error:
@@ -188,10 +205,11 @@ def read(path):
         raise MinivitError(f"{path} is damaged or not a checkpoint of minivit: {error}{hint}") from error
 
 
-# What zipfile, the .npy header parser and json raise when they meet bytes that make no sense.
+# What zipfile, zlib, the .npy header parser and json raise when they meet bytes that make no sense.
 _DAMAGE = (
     zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError, struct.error,
     NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError, ArithmeticError, MemoryError,
+    zlib.error,
 )  # fmt: skip
 
 
@@ -204,32 +222,47 @@ def _read(path):
         if not stored or sum(e.file_size for e in entries) > os.path.getsize(path):
             raise ValueError("its entries are compressed or overlap")
         metadata = json.loads(archive.read(METADATA))
-        if metadata["format"] != FORMAT:
-            raise ValueError(f"its metadata names another format, {metadata['format']!r}")
-        if type(metadata["version"]) is not int or metadata["version"] < 1:
-            raise ValueError(f"there is no format {metadata['version']!r}")
-        if metadata["version"] > VERSION:
-            raise MinivitError(
-                f"{path} was written by a newer minivit (format {metadata['version']}; this one reads up to "
-                f"{VERSION}): upgrade minivit"
-            )
+        _check_version(path, metadata, FORMAT, VERSION)
         groups = {"model": {}, "optimizer": {}}
         for name in archive.namelist():
             if name != METADATA:
                 group, _, rest = name.removesuffix(".npy").partition("/")
                 groups[group][rest] = _parse_array(archive.read(name))  # read() verifies the CRC
+    return _checkpoint(path, metadata, groups["model"], optimizer=groups["optimizer"])
+
+
+def _read_packed(path):
+    metadata, rest = packed_file.read_metadata(path)
+    _check_version(path, metadata, packed_file.FORMAT, packed_file.VERSION)
+    return _checkpoint(path, metadata, packed_file.read_arrays(metadata, rest), packed=True)
+
+
+def _check_version(path, metadata, name, newest):
+    """Raise an error unless ``metadata`` is of the format ``name``, in a version from 1 to ``newest``."""
+    if metadata["format"] != name:
+        raise ValueError(f"its metadata names another format, {metadata['format']!r}")
+    if type(metadata["version"]) is not int or metadata["version"] < 1:
+        raise ValueError(f"there is no format {metadata['version']!r}")
+    if metadata["version"] > newest:
+        raise MinivitError(
+            f"{path} was written by a newer minivit (format {metadata['version']}; this one reads up to {newest}): "
+            "upgrade minivit"
+        )
+
+
+def _checkpoint(path, metadata, weights, **more):
     check_metadata(metadata)
     return Checkpoint(
         path=path,
         architecture=metadata["architecture"],
         arguments=metadata["arguments"],
-        weights=groups["model"],
+        weights=weights,
         data=metadata["data"],
         class_names=tuple(metadata["class_names"]),
         mean=None if metadata["mean"] is None else tuple(metadata["mean"]),
         std=None if metadata["std"] is None else tuple(metadata["std"]),
         training=metadata["training"],
-        optimizer=groups["optimizer"],
+        **more,
     )
 
 
