@@ -1,4 +1,4 @@
-"""Kernels over the rows of a matrix: adding a bias, summing columns, LayerNorm.
+"""Kernels over the rows of a matrix: adding a bias, sums of columns and of rows, LayerNorm.
 
 A row is one token. These loops are bound by memory, so the point is to touch each array once.
 """
@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from minivit.kernels.backend import get_backend, njit
+from minivit.kernels.backend import exact_njit, get_backend, njit
 from minivit.kernels.threads import parallel_for, partial_sums
 
 _GRAIN = 65536  # elements worth a thread
@@ -53,6 +53,58 @@ def column_sums(x):
 def column_sums_numpy(x):
     """What ``column_sums`` computes."""
     return x.sum(axis=0)
+
+
+# --- sums of rows ------------------------------------------------------------------------------------------------
+
+
+@exact_njit
+def _sum(row):
+    zero = row.dtype.type(0)
+    a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
+    whole = row.shape[0] // 8 * 8
+    for start in range(0, whole, 8):
+        x = row[start : start + 8]
+        a, b, c, d, e, f, g, h = a + x[0], b + x[1], c + x[2], d + x[3], e + x[4], f + x[5], g + x[6], h + x[7]
+    total = ((a + e) + (c + g)) + ((b + f) + (d + h))
+    for j in range(whole, row.shape[0]):
+        total += row[j]
+    return total
+
+
+@exact_njit
+def _row_sums(x, total):
+    for i in range(x.shape[0]):
+        total[i] = _sum(x[i])
+
+
+def row_sums(x):
+    """Sums over the last axis in one order, so that softmax rounds alike in floats and on bits: (..., D) -> (...).
+
+    Entry j goes into partial sum j % 8. Of those the upper half is added to the lower until one is left, and then, one
+    by one, the up to 7 entries behind the last whole group.
+    """
+    if get_backend() == "numpy":
+        return row_sums_numpy(x)
+    rows = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    total = np.empty(len(rows), x.dtype)
+    parallel_for(lambda a, b: _row_sums(rows[a:b], total[a:b]), len(rows), _grain(rows))
+    return total.reshape(x.shape[:-1])
+
+
+def row_sums_numpy(x):
+    """What ``row_sums`` computes."""
+    whole = x.shape[-1] // 8 * 8
+    parts = np.zeros((*x.shape[:-1], 8), x.dtype)
+    for start in range(0, whole, 8):
+        parts += x[..., start : start + 8]
+    while parts.shape[-1] > 1:
+        half = parts.shape[-1] // 2
+        parts = parts[..., :half] + parts[..., half:]
+    total = parts[..., 0]
+    for j in range(whole, x.shape[-1]):
+        total = total + x[..., j]
+    return total
 
 
 # --- LayerNorm ---------------------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 The kernels go through the result in tiles of ROWS x LANES. Columns of b lie side by side, 32 bits of each: a tile
 loads such a vector once for ROWS rows of a, and keeps all its counts in registers until the last word. Each entry
-is then written once, as an int32, or as float32 after a scale and a bias for its column (a folded BatchNorm): for
-small K most of the time goes into writing.
+is then written once, as an int32, or as float32 after what follows the product in the network (a scale and a bias for
+its column, or all of a binary unit): for small K most of the time goes into that and into writing. Floats round after
+every operation, as in NumPy.
 """
 
 import functools
@@ -14,15 +15,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from minivit.kernels.backend import get_backend, njit
+from minivit.kernels.backend import exact_njit, get_backend, njit
 from minivit.kernels.bits import WORD, aligned_empty, call_llvm, pack_signs, splat
 from minivit.kernels.threads import parallel_for
 
 ROWS, LANES = 4, 32
 _GRAIN = 1 << 26  # products of bits worth a thread
 _INT32, _FLOAT32, _UINT64 = np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.uint64)
-_NOTHING = np.empty(0, np.float32)
+_NO_TABLE = np.empty((2, 0), np.float32)
 _WRITE = 128  # products of bits that take as long as writing one result
+
+SCALE, MEAN, SLOPE, BIAS, SHIFT_IN, PRELU, SHIFT_OUT = range(7)
+"""Rows of the table of constants (7, N) of a binary unit, one for each output channel:
+out = prelu(((product scale - mean) slope + bias + shortcut) - shift_in) + shift_out."""
 
 
 class BinaryMatrix:
@@ -49,45 +54,59 @@ class BinaryMatrix:
 # --- the tile ----------------------------------------------------------------------------------------------------
 
 
-def _tile(a, i, panel, k, scale, bias, out, j):
+def _tile(a, i, panel, k, table, x, out, j):
     """Rows i to i + ROWS, columns j to j + LANES of a product; fewer where the result ends.
 
     Args:
         a: (M, W) of uint64, rows contiguous.
         panel: (2 W, LANES) of uint32, contiguous: LANES columns of b.
         k: number of bits, for products of signs; None where rows of ``a`` are masks.
-        scale, bias: (N,) float32; not looked at when ``out`` is int32.
+        table: float32, rows contiguous: (2, N) of scales and biases if x is None, else (7, N), a unit's constants.
+            Not looked at when ``out`` is int32.
+        x: shortcut of a unit, (M, C) float32, rows contiguous, repeated side by side: C is N, or divides it and is a
+            multiple of LANES. None: no unit.
         out: (M, N), int32 or float32, rows contiguous.
     """
     rows = np.ascontiguousarray(a[i : i + ROWS]).view(np.uint32)
     panel, columns = panel[:, : out.shape[1] - j], slice(j, j + LANES)
     base = np.bitwise_count(rows).sum(axis=1, keepdims=True, dtype=np.int32) if k is None else k
     differ = rows[:, :, None] & ~panel if k is None else rows[:, :, None] ^ panel
-    product = base - 2 * np.bitwise_count(differ).sum(axis=1, dtype=np.int32)
-    if out.dtype == np.float32:
-        product = product.astype(np.float32) * scale[columns] + bias[columns]
-    out[i : i + ROWS, columns] = product
+    result = base - 2 * np.bitwise_count(differ).sum(axis=1, dtype=np.int32)
+    if x is not None:
+        shortcut = x[i : i + ROWS, j % x.shape[1] :][:, : result.shape[1]]
+        result = finish_unit_numpy(result, shortcut, table[:, columns])
+    elif out.dtype == np.float32:
+        result = result.astype(np.float32) * table[0, columns] + table[1, columns]
+    out[i : i + ROWS, columns] = result
+
+
+def finish_unit_numpy(product, x, table):
+    """What follows a product (M, N) in a binary unit, given its shortcut x (M, N) and constants (7, N)."""
+    y = (product.astype(np.float32) * table[SCALE] - table[MEAN]) * table[SLOPE] + table[BIAS]
+    t = (y + x) - table[SHIFT_IN]
+    return np.where(t > 0, t, table[PRELU] * t) + table[SHIFT_OUT]
 
 
 @overload(_tile, inline="always")
-def _tile_overload(a, i, panel, k, scale, bias, out, j):
-    return lambda a, i, panel, k, scale, bias, out, j: _emit_tile(a, i, panel, k, scale, bias, out, j)
+def _tile_overload(a, i, panel, k, table, x, out, j):
+    return lambda a, i, panel, k, table, x, out, j: _emit_tile(a, i, panel, k, table, x, out, j)
 
 
 @intrinsic
-def _emit_tile(typingctx, a, i, panel, k, scale, bias, out, j):
+def _emit_tile(typingctx, a, i, panel, k, table, x, out, j):
     """``_tile`` on LLVM's vectors of LANES, each two registers with AVX-512 and four with AVX2: loops that Numba
     vectorises cannot keep a block of counts in registers."""
-    masks, in_floats = isinstance(k, types.NoneType), out.dtype == types.float32
+    masks, in_floats, unit = isinstance(k, types.NoneType), out.dtype == types.float32, isinstance(x, types.Array)
     ir = cgutils.ir
     word = ir.IntType(32)
     integers, floats = ir.VectorType(word, LANES), ir.VectorType(ir.FloatType(), LANES)
     results = floats if in_floats else integers
 
     def codegen(context, builder, signature, args):
-        a, panel, scale, bias, out = (
-            context.make_array(signature.args[at])(context, builder, args[at]) for at in (0, 2, 4, 5, 6)
-        )
+        def array(at):
+            return context.make_array(signature.args[at])(context, builder, args[at])
+
+        a, panel, table, out = (array(at) for at in (0, 2, 4, 6))
         i, j = args[1], args[7]
 
         def constant(value, kind=i.type):
@@ -129,22 +148,34 @@ def _emit_tile(typingctx, a, i, panel, k, scale, bias, out, j):
         with cgutils.for_range(builder, cgutils.unpack_tuple(builder, panel.shape)[0], start=constant(1)) as loop:
             count_word(loop.index)
 
+        def finish_unit(product, shortcut, scale, mean, slope, bias, shift_in, prelu, shift_out):
+            y = builder.fsub(builder.fmul(product, scale), mean)
+            y = builder.fadd(builder.fmul(y, slope), bias)
+            t = builder.fsub(builder.fadd(y, shortcut), shift_in)
+            positive = builder.fcmp_ordered(">", t, constant(0.0, floats))
+            return builder.fadd(builder.select(positive, t, builder.fmul(prelu, t)), shift_out)
+
         def finish(load, store):
             """Write the results, given how to load and store a vector."""
-            factor, shift = (load(vector_at(v.data, j, floats)) for v in (scale, bias)) if in_floats else (None, None)
-            for target, count, one in zip(targets, counts, ones):
-                base = builder.load(one) if masks else context.cast(builder, args[3], k, types.int32)
-                base = splat(builder, base, integers)
-                count = builder.load(count)
-                if in_floats:
-                    twice = builder.fmul(builder.sitofp(count, floats), constant(2.0, floats))
-                    product = builder.fmul(builder.fsub(builder.sitofp(base, floats), twice), factor)
-                    # Without the fence LLVM would fuse the sum with the product, which NumPy rounds.
-                    product = call_llvm(builder, f"arithmetic.fence.v{LANES}f32", floats, product)
-                    result = builder.fadd(product, shift)
-                else:
-                    result = builder.sub(base, builder.add(count, count))
-                store(result, vector_at(target, j, results))
+            if in_floats:
+                stride = cgutils.unpack_tuple(builder, table.strides)[0]
+                rows = (builder.mul(stride, constant(row)) for row in range(7 if unit else 2))
+                rows = [cgutils.pointer_add(builder, table.data, row) for row in rows]
+                constants = [load(vector_at(row, j, floats)) for row in rows]
+            if unit:
+                shortcuts = array(5)
+                column = builder.urem(j, cgutils.unpack_tuple(builder, shortcuts.shape)[1])
+                shortcuts = [load(vector_at(row, column, floats)) for row in row_pointers(shortcuts, floats.element)]
+            for r in range(ROWS):
+                base = builder.load(ones[r]) if masks else context.cast(builder, args[3], k, types.int32)
+                count = builder.load(counts[r])
+                result = builder.sub(splat(builder, base, integers), builder.add(count, count))
+                if unit:
+                    result = finish_unit(builder.sitofp(result, floats), shortcuts[r], *constants)
+                elif in_floats:
+                    scale, bias = constants
+                    result = builder.fadd(builder.fmul(builder.sitofp(result, floats), scale), bias)
+                store(result, vector_at(targets[r], j, results))
 
         left = builder.sub(cgutils.unpack_tuple(builder, out.shape)[1], j)
         with builder.if_else(builder.icmp_signed(">=", left, constant(LANES))) as (whole, part):
@@ -161,7 +192,7 @@ def _emit_tile(typingctx, a, i, panel, k, scale, bias, out, j):
                 )
         return context.get_dummy_value()
 
-    return types.none(a, types.intp, panel, k, scale, bias, out, types.intp), codegen
+    return types.none(a, types.intp, panel, k, table, x, out, types.intp), codegen
 
 
 # --- products of whole matrices ----------------------------------------------------------------------------------
@@ -178,24 +209,24 @@ def arrange(words, tiles):
             panel[2 * w + 1, lane] = word >> np.uint64(32)
 
 
-@njit
-def products(a, tiles, k, scale, bias, out, start, stop):
+@exact_njit
+def products(a, tiles, k, table, x, out, start, stop):
     """Groups ``start`` to ``stop`` of ROWS rows of a product, into ``out``. Serial, also for use in other kernels.
 
     The arguments are those of ``_tile``, with the tiles of a whole matrix, as ``arrange`` makes them.
     """
     for group in range(start, stop):
         for p in range(len(tiles)):
-            _tile(a, group * ROWS, tiles[p], k, scale, bias, out, p * LANES)
+            _tile(a, group * ROWS, tiles[p], k, table, x, out, p * LANES)
 
 
-@njit
-def _head_products(a, b, k, scale, bias, out, tiles, start, stop):
+@exact_njit
+def _head_products(a, b, k, table, out, tiles, start, stop):
     heads, groups = b.shape[1], -(-a.shape[2] // ROWS)
     for pair in range(start, stop):
         i, h = pair // heads, pair % heads
         arrange(b[i, h], tiles)
-        products(a[i, h], tiles, k, scale[h], bias[h], out[i, h], 0, groups)
+        products(a[i, h], tiles, k, table[h], None, out[i, h], 0, groups)
 
 
 def xnor_gemm(a, b, scale=None, bias=None, out=None):
@@ -223,9 +254,8 @@ def xnor_gemm(a, b, scale=None, bias=None, out=None):
     if get_backend() == "numpy":
         out[...] = xnor_gemm_numpy(a, b, scale, bias)
         return out
-    a, tiles, k = np.ascontiguousarray(a), b.tiles, b.k
-    scale, bias = _columns(scale, shape[1]), _columns(bias, shape[1])
-    parallel_for(lambda i, j: products(a, tiles, k, scale, bias, out, i, j), -(-len(a) // ROWS), b.grain)
+    a, tiles, k, table = np.ascontiguousarray(a), b.tiles, b.k, _columns(scale, bias, shape[1])
+    parallel_for(lambda i, j: products(a, tiles, k, table, None, out, i, j), -(-len(a) // ROWS), b.grain)
     return out
 
 
@@ -322,10 +352,11 @@ def _check_heads(a, b):
 def _by_heads(a, b, k, scale, bias, out):
     """out[i, h] = products of a[i, h] (N, W) with b[i, h] (n, W), for all images i and heads h."""
     images, heads, n, words = b.shape
-    scale, bias = (_columns(c, heads * n).reshape(heads, -1 if heads else 0) for c in (scale, bias))
+    table = _columns(scale, bias, heads * n)
+    table = np.ascontiguousarray(table.reshape(2, heads, table.shape[1] // max(1, heads)).swapaxes(0, 1))
 
     def body(start, stop):
-        _head_products(a, b, k, scale, bias, out, _empty_tiles(n, words), start, stop)
+        _head_products(a, b, k, table, out, _empty_tiles(n, words), start, stop)
 
     parallel_for(body, images * heads, _GRAIN // max(1, a.shape[2] * n * (words * WORD + _WRITE)))
 
@@ -344,13 +375,13 @@ def _finish(product, scale, bias):
     return product.astype(np.float32) * np.asarray(scale, np.float32) + np.asarray(bias, np.float32)
 
 
-def _columns(values, n):
-    """Scale or bias as the kernels want them; they do not look at it when the result is int32."""
-    if values is None:
-        return _NOTHING
-    if values.shape != (n,):
-        raise ValueError(f"scale and bias must have one entry for each of {n} columns, got {values.shape}")
-    return np.ascontiguousarray(values, np.float32)
+def _columns(scale, bias, n):
+    """Scale and bias as the kernels want them; they do not look at them when the result is int32."""
+    if scale is None:
+        return _NO_TABLE
+    if scale.shape != (n,) or bias.shape != (n,):
+        raise ValueError(f"scale and bias must have one entry for each of {n} columns, got {scale.shape}, {bias.shape}")
+    return np.array((scale, bias), np.float32)
 
 
 def _empty_tiles(n, words):

@@ -65,7 +65,8 @@ class BinaryDeiTConfig(ImageModelConfig):
 
     def least_weights(self):
         patch, tokens = self.in_chans * self.patch_size**2, self.grid[0] * self.grid[1]
-        return super().least_weights() + (patch + tokens) * self.embed_dim
+        mlp = 2 * self.depth * self.mlp_ratio * self.embed_dim**2
+        return super().least_weights() + mlp + (patch + tokens) * self.embed_dim
 
 
 class BinaryDeiT(ImageModel):

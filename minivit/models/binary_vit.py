@@ -84,7 +84,8 @@ class BinaryViTConfig(ImageModelConfig):
 
     def least_weights(self):
         tables = sum(rows * columns * dim for (rows, columns), dim in zip(self.grids, self.embed_dims, strict=True))
-        return super().least_weights() + tables + self.in_chans * self.patch_size**2 * self.embed_dims[0]
+        mlp = sum(2 * n * ratio * dim**2 for n, ratio, dim in zip(self.depths, self.mlp_ratios, self.embed_dims))
+        return super().least_weights() + mlp + tables + self.in_chans * self.patch_size**2 * self.embed_dims[0]
 
 
 class BinaryViT(ImageModel):

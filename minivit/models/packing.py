@@ -12,8 +12,10 @@ def pack(model):
         ``model``, whose logits stay what they are in evaluation mode.
 
     Raises:
-        UsageError: it has no binary layers.
+        UsageError: it has no binary layers, or is packed.
     """
+    if is_packed(model):
+        raise UsageError(f"this {model.architecture} is packed already")
     blocks = getattr(model, "blocks", [])
     if not blocks or not all(isinstance(block, BinaryBlock) for block in blocks):
         raise UsageError(f"{model.architecture} has no binary blocks to pack")
@@ -25,3 +27,8 @@ def pack(model):
     for parameter in model.parameters():
         parameter.requires_grad = False
     return model
+
+
+def is_packed(model):
+    """Return whether ``pack`` has packed this network."""
+    return any(isinstance(block, PackedBlock) for block in getattr(model, "blocks", []))

@@ -97,13 +97,6 @@ class Affine(Module):
         return ops.affine(x, self.scale, self.shift)
 
 
-def pool_cells(x, grid, size):
-    """Means of cells of size x size tokens that do not overlap: (B, N, C) -> (B, N / size^2, C), row by row."""
-    b, _, c = x.shape
-    rows, columns = (n // size for n in grid)
-    return x.reshape(b, rows, size, columns, size, c).mean((2, 4)).reshape(b, rows * columns, c)
-
-
 def repeat_cells(x, grid, size):
     """Every token as a cell of size x size: (B, N / size^2, C) -> (B, N, C) on ``grid``, that of the result."""
     b, _, c = x.shape
@@ -148,5 +141,5 @@ class BinaryUnit(Module):
         if self.grid is None:
             y = self.layer(signs)
         else:
-            y, x = on_grid(self.layer, signs, self.grid), pool_cells(x, self.grid, 2)
+            y, x = on_grid(self.layer, signs, self.grid), ops.pool_cells(x, self.grid, 2)
         return self.act(ops.add_shortcut(self.norm(y), x))

@@ -12,7 +12,7 @@ import numpy as np
 
 from minivit import ops
 from minivit.errors import UsageError
-from minivit.nn.binary import Affine, BinaryUnit, RPReLU, TokenBatchNorm, pool_cells, repeat_cells
+from minivit.nn.binary import Affine, BinaryUnit, RPReLU, TokenBatchNorm, repeat_cells
 from minivit.nn.module import Module, Parameter
 from minivit.nn.pooling import PoolingBranches
 
@@ -52,7 +52,7 @@ class BinaryAttention(Module):
         self.act = RPReLU(dim)
 
     def forward(self, x):
-        u = x if self.reduce is None else self.reduce(pool_cells(x, self.grid, self.reduction))
+        u = x if self.reduce is None else self.reduce(ops.pool_cells(x, self.grid, self.reduction))
         q, k, v = self.q(x), self.k(u), self.v(u)
         context = self.attend(ops.sign(q, self.q_shift), ops.sign(k, self.k_shift), ops.sign(v, self.v_shift))
         coarse = k + v
@@ -64,8 +64,9 @@ class BinaryAttention(Module):
         """Signs of queries (B, N, dim), keys and values (B, M, dim) -> context (B, N, dim), the heads side by side."""
         b, n, dim = q.shape
         q, k, v = (self._split(x) for x in (q, k, v))
-        scores = ops.binary_matmul(q, k.swapaxes(-1, -2)) * q.shape[-1] ** -0.5
-        levels = ops.quantize_probabilities(ops.softmax(scores), self.att_prob_clip)
+        scores = ops.binary_matmul(q, k.swapaxes(-1, -2))
+        probabilities = ops.softmax(scores, scale=q.shape[-1] ** -0.5)
+        levels = ops.quantize_probabilities(probabilities, self.att_prob_clip)
         return ops.binary_matmul(levels, v).transpose(0, 2, 1, 3).reshape(b, n, dim)
 
     def _split(self, x):

@@ -7,12 +7,15 @@ between. There are no gradients, and no way back to the latent weights.
 import numpy as np
 
 from minivit import ops
+from minivit.kernels import binary_block, pooling, xnor
 from minivit.kernels import binary_unit as kernel
-from minivit.kernels.bits import pack_bits, pack_columns, pack_signs
+from minivit.kernels.bits import pack_columns, pack_signs
 from minivit.kernels.xnor import BinaryMatrix, binary_attention_values, binary_scores, pack_filters, patches_2x2
-from minivit.nn.binary import pool_cells, repeat_cells
+from minivit.nn.binary import repeat_cells
 from minivit.nn.module import Buffer, Module
 from minivit.tensor import Tensor
+
+_CACHED = 1 << 20  # numbers of tokens that go through a block together: their intermediate results fit the cache
 
 
 class PackedUnit(Module):
@@ -26,13 +29,10 @@ class PackedUnit(Module):
         weight = unit.layer.binary_weight().data  # in each row a scale times signs
         rows = weight.reshape(len(weight), -1)
         matrix = BinaryMatrix(pack_signs(rows), rows.shape[1]) if weight.ndim == 2 else pack_filters(weight)
-        norm, act = unit.norm, unit.act
-        rstd = (1 / np.sqrt(norm.running_var.data + norm.eps)).astype(np.float32)
         table = np.empty((7, len(weight)), np.float32)
-        table[kernel.SCALE] = np.abs(rows).max(axis=1)
-        table[kernel.MEAN], table[kernel.SLOPE] = norm.running_mean.data, rstd * norm.weight.data
-        table[kernel.BIAS], table[kernel.SHIFT_IN] = norm.bias.data, act.shift_in.data
-        table[kernel.PRELU], table[kernel.SHIFT_OUT] = act.slope.data, act.shift_out.data
+        table[xnor.SCALE] = np.abs(rows).max(axis=1)
+        table[[xnor.MEAN, xnor.SLOPE, xnor.BIAS]] = norm_table(unit.norm)
+        table[[xnor.SHIFT_IN, xnor.PRELU, xnor.SHIFT_OUT]] = act_table(unit.act)
         self.grid, self.k = unit.grid, matrix.k
         self.words = Buffer(matrix.words)
         self.shift = Buffer(unit.shift.data.copy())
@@ -46,84 +46,116 @@ class PackedUnit(Module):
             known = self.__dict__["_matrix"] = BinaryMatrix(self.words.data, self.k)
         return known
 
-    def signs(self, x):
-        """Words of the signs of x + shift, for an array x (..., in_features): a matrix (R, words)."""
-        words = pack_signs(x, self.shift.data)
-        return words.reshape(-1, words.shape[-1])
-
     def forward(self, x):
+        words, shortcut = pack_signs(x.data, self.shift.data), x
         if self.grid is None:
-            words, shortcut = self.signs(x.data), x.data
+            words = rows_of(words)
         else:
-            words = patches_2x2(pack_signs(x.data, self.shift.data), self.grid)
-            shortcut = pool_cells(x, self.grid, 2).data
+            words, shortcut = patches_2x2(words, self.grid), ops.pool_cells(x, self.grid, 2)
+        return Tensor(self.apply(words, shortcut.data))
+
+    def apply(self, words, shortcut):
+        """The result (B, N, out_features), given the words (B N, W) of the input's signs and the shortcut (B, N, C)."""
         out = kernel.unit(words, self.matrix, rows_of(shortcut), self.table.data)
-        return Tensor(out.reshape(*shortcut.shape[:-1], out.shape[1]))
+        return out.reshape(*shortcut.shape[:-1], out.shape[1])
 
     def add_to(self, total, words, shortcut, affine):
-        """Add ``affine`` (None: nothing more) of this unit's result to ``total`` (B, N, out_features), in place."""
-        alpha, beta = affine if affine is not None else (np.ones_like(self.table.data[0]), 0 * self.table.data[0])
-        kernel.unit_residual(words, self.matrix, rows_of(shortcut), self.table.data, alpha, beta, rows_of(total))
+        """Add the result times ``affine[0]`` plus ``affine[1]`` to ``total`` (B, N, out_features), in place."""
+        kernel.unit_residual(words, self.matrix, rows_of(shortcut), self.table.data, *affine, rows_of(total))
 
 
 class PackedAttention(Module):
-    """A ``BinaryAttention`` on bits: tokens (B, N, dim) -> (B, N, dim)."""
+    """A ``BinaryAttention`` on bits, with the BatchNorm before it: tokens (B, N, dim) -> (B, N, dim).
 
-    def __init__(self, attention):
+    Args:
+        norm: a TokenBatchNorm.
+        attention: a BinaryAttention.
+    """
+
+    def __init__(self, norm, attention):
         self.num_heads, self.grid, self.reduction = attention.num_heads, attention.grid, attention.reduction
+        self.norm = Buffer(norm_table(norm))
         self.reduce = None if attention.reduce is None else PackedUnit(attention.reduce)
         self.q, self.k, self.v = (PackedUnit(unit) for unit in (attention.q, attention.k, attention.v))
         self.q_shift, self.k_shift, self.v_shift, self.att_prob_clip = (
             Buffer(p.data.copy())
             for p in (attention.q_shift, attention.k_shift, attention.v_shift, attention.att_prob_clip)
         )
-        self.norm, self.act = attention.norm, attention.act
-
-    def forward(self, x):
-        u = x if self.reduce is None else self.reduce(pool_cells(x, self.grid, self.reduction))
-        q, k, v = self.q(x), self.k(u), self.v(u)
-        context = Tensor(self.attend(q.data, k.data, v.data))
-        coarse = k + v
+        self.table = Buffer(np.concatenate([norm_table(attention.norm), act_table(attention.act)]))
+        d = self.norm.shape[1] // self.num_heads
+        self.exponentials = np.exp(-np.arange(2 * d + 1, dtype=np.float32) * np.float32(d**-0.5))
+        self.cells = None  # which key each token shares with its neighbours
         if self.reduce is not None:
-            coarse = repeat_cells(coarse, self.grid, self.reduction)
-        return self.act(self.norm(context) + q + coarse)
+            cells = np.arange(self.grid[0] * self.grid[1] // self.reduction**2).reshape(1, -1, 1)
+            self.cells = repeat_cells(Tensor(cells), self.grid, self.reduction).data.ravel()
+
+    def forward(self, x, shift):
+        """The result, and the words (B N, W) of its signs after ``shift`` (dim,)."""
+        units = [self.q] if self.reduce is not None else [self.q, self.k, self.v]
+        z, words = binary_block.normalize_to_bits(
+            rows_of(x.data), self.norm.data, np.stack([unit.shift.data for unit in units])
+        )
+        z = z.reshape(x.shape)
+        q = self.q.apply(words[0], z)
+        if self.reduce is None:
+            k, v = self.k.apply(words[1], z), self.v.apply(words[2], z)
+        else:
+            u = self.reduce(ops.pool_cells(Tensor(z), self.grid, self.reduction))
+            k, v = self.k(u).data, self.v(u).data
+        context = self.attend(q, k, v)
+        cells = np.arange(x.shape[1]) if self.cells is None else self.cells
+        return binary_block.join(context, q, k, v, cells, self.table.data, shift)
 
     def attend(self, q, k, v):
         """Queries (B, N, dim), keys and values (B, M, dim), arrays -> context (B, N, dim)."""
-        (b, n, dim), m, h = q.shape, k.shape[1], self.num_heads
+        (b, n, dim), h = q.shape, self.num_heads
         d = dim // h
-        q, k = (
+        queries, keys = (
             pack_signs(x.reshape(b, -1, h, d), shift.data.reshape(h, d))
             for x, shift in ((q, self.q_shift), (k, self.k_shift))
         )
-        scores = binary_scores(q, k, d).astype(np.float32) * np.float32(d**-0.5)
-        probabilities, _ = ops.softmax.raw(scores)
-        mask = pack_bits(probabilities / self.att_prob_clip.data > 0.5)
+        level = self.att_prob_clip.data
+        mask = binary_block.probability_bits(binary_scores(queries, keys, d), self.exponentials, level[()])
         values = pack_columns(v, self.v_shift.data).reshape(b, h, d, -1)
-        assert values.shape[3] == mask.shape[3], m
-        return binary_attention_values(mask, values).astype(np.float32).reshape(b, n, dim) * self.att_prob_clip.data
+        scale = np.full(dim, level)
+        return binary_attention_values(mask, values, scale, np.zeros_like(scale)).reshape(b, n, dim)
 
 
 class PackedBlock(Module):
     """A ``BinaryBlock`` on bits, (B, N, dim) -> (B, N, dim)."""
 
     def __init__(self, block):
-        self.norm1, self.norm2, self.pool = block.norm1, block.norm2, block.pool
-        self.affine1, self.affine2 = block.affine1, block.affine2
-        self.attn = PackedAttention(block.attn)
+        self.attn = PackedAttention(block.norm1, block.attn)
         self.proj, self.fc1, self.fc2 = (PackedUnit(u) for u in (block.proj, block.mlp.fc1, block.mlp.fc2))
+        self.norm2 = Buffer(norm_table(block.norm2))
+        dim = self.norm2.shape[1]
+        self.affine1, self.affine2 = (Buffer(affine_table(a, dim)) for a in (block.affine1, block.affine2))
+        self.pool, self.grid = None, None
+        if block.pool is not None:
+            branches = (block.pool.h3, block.pool.w3, block.pool.h5, block.pool.w5)
+            weights = pooling.branch_weights(np.stack([b.scale.data for b in branches]))
+            self.pool = Buffer(np.concatenate([weights, [np.stack([b.shift.data for b in branches]).sum(axis=0)]]))
+            self.grid = block.pool.grid
 
     def forward(self, x):
-        attended = self.attn(self.norm1(x)).data
         total = x.data.copy()
-        self.proj.add_to(total, self.proj.signs(attended), attended, _constants(self.affine1))
-        z = self.norm2(Tensor(total))
+        images = max(1, _CACHED // total[:1].size)
+        for start in range(0, len(total), images):
+            self._update(total[start : start + images])
+        return Tensor(total)
+
+    def _update(self, total):
+        """Turn tokens (B, N, dim), an array, into the block's result, in place."""
+        attended, words = self.attn(Tensor(total), self.proj.shift.data)
+        self.proj.add_to(total, words, attended, self.affine1.data)
+        z, words = binary_block.normalize_to_bits(rows_of(total), self.norm2.data, self.fc1.shift.data[None])
         hidden, means = kernel.unit_to_bits(
-            self.fc1.signs(z.data), self.fc1.matrix, rows_of(z.data), self.fc1.table.data, self.fc2.shift.data,
-            self.fc2.table.shape[1],
-        )  # fmt: skip
-        self.fc2.add_to(total, hidden, means, _constants(self.affine2))
-        return Tensor(total) if self.pool is None else Tensor(total) + self.pool(z)
+            words[0], self.fc1.matrix, z, self.fc1.table.data, self.fc2.shift.data, self.fc2.table.shape[1]
+        )
+        self.fc2.add_to(total, hidden, means, self.affine2.data)
+        if self.pool is not None:
+            image = (len(total), *self.grid, total.shape[2])
+            pooling.cross(z.reshape(image), self.pool.data[:5], self.pool.data[5], out=total.reshape(image))
 
 
 def rows_of(x):
@@ -131,5 +163,19 @@ def rows_of(x):
     return x.reshape(-1, x.shape[-1])
 
 
-def _constants(affine):
-    return None if affine is None else (affine.scale.data, affine.shift.data)
+def norm_table(norm):
+    """Mean, slope and bias (3, C) of a BatchNorm in evaluation, y = (x - mean) slope + bias."""
+    rstd = (1 / np.sqrt(norm.running_var.data + norm.eps)).astype(np.float32)
+    return np.stack([norm.running_mean.data, rstd * norm.weight.data, norm.bias.data])
+
+
+def act_table(act):
+    """Shift before, slope and shift after (3, C) of an RPReLU."""
+    return np.stack([act.shift_in.data, act.slope.data, act.shift_out.data])
+
+
+def affine_table(affine, dim):
+    """Scale and shift (2, dim) of an affine layer, those that change nothing for None."""
+    if affine is None:
+        return np.stack([np.ones(dim, np.float32), np.zeros(dim, np.float32)])
+    return np.stack([affine.scale.data, affine.shift.data])

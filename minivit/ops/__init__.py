@@ -40,7 +40,7 @@ from minivit.ops.elementwise import (
 from minivit.ops.linalg import einsum, linear, matmul
 from minivit.ops.loss import cross_entropy, log_softmax, softmax
 from minivit.ops.normalization import batch_norm, layer_norm
-from minivit.ops.pooling import pooling_branches
+from minivit.ops.pooling import pool_cells, pooling_branches
 from minivit.ops.reduction import logsumexp, max, mean, min, std, sum, var
 from minivit.ops.shape import (
     broadcast_to,

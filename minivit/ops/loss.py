@@ -3,16 +3,18 @@
 import numpy as np
 
 from minivit.kernels import exponential
+from minivit.kernels.rows import row_sums
 from minivit.tensor import Tensor, op, require_floats
 
 
 @op
-def softmax(a, /, axis=-1):
-    """exp(a) / sum(exp(a)) along ``axis``, shifted by the maximum so that nothing overflows."""
+def softmax(a, /, axis=-1, scale=1.0):
+    """exp(scale a) / sum(exp(scale a)) along ``axis``, shifted by the maximum so that nothing overflows; scale > 0."""
     require_floats(a)
-    out = np.exp(a - a.max(axis, keepdims=True, initial=-np.inf))
-    out /= out.sum(axis, keepdims=True)
-    return out, (lambda g: out * (g - (g * out).sum(axis, keepdims=True)),)
+    scale = a.dtype.type(scale)
+    out = np.exp((a - a.max(axis, keepdims=True, initial=-np.inf)) * scale)
+    out *= np.expand_dims(1 / row_sums(np.moveaxis(out, axis, -1)), axis)
+    return out, (lambda g: scale * out * (g - (g * out).sum(axis, keepdims=True)),)
 
 
 @op

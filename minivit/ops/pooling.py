@@ -1,4 +1,4 @@
-"""Pooling of tokens on a grid along its rows and columns."""
+"""Pooling of tokens on a grid: over square cells, and along its rows and columns."""
 
 import numpy as np
 
@@ -26,15 +26,34 @@ def pooling_branches(x, scale, shift, /, grid):
     if x.ndim != 3 or x.shape[1] != grid[0] * grid[1] or not scale.shape == shift.shape == (4, x.shape[2]):
         raise ValueError(f"expected tokens (B, N, C) on a grid of {grid[0]}x{grid[1]}, and scales and shifts (4, C)")
     image = x.reshape(len(x), *grid, x.shape[2])
-    h3, w3, h5, w5 = scale * np.array([[1 / 3], [1 / 3], [1 / 5], [1 / 5]], x.dtype)
-    weights = np.stack([h3 + w3 + h5 + w5, h3 + h5, h5, w3 + w5, w5])
+    weights = kernel.branch_weights(scale)
 
     def vjp(g):
         g = g.reshape(image.shape)
         own, column1, column2, row1, row2 = kernel.cross_weights(g, image)
         column, row = own + column1, own + row1
         dscale = np.stack([column / 3, row / 3, (column + column2) / 5, (row + row2) / 5])
-        dx = kernel.cross(g, weights, np.zeros_like(h3))
+        dx = kernel.cross(g, weights, np.zeros_like(scale[0]))
         return dx.reshape(x.shape), dscale, np.broadcast_to(g.sum((0, 1, 2)), shift.shape)
 
     return kernel.cross(image, weights, shift.sum(axis=0)).reshape(x.shape), vjp
+
+
+@op
+def pool_cells(x, /, grid, size):
+    """Means of cells of size x size tokens that do not overlap: (B, N, C) -> (B, N / size^2, C), row by row.
+
+    Args:
+        x: tokens (B, N, C) on a ``grid`` of (rows, columns), both multiples of ``size``.
+    """
+    require_floats(x)
+    if x.ndim != 3 or x.shape[1] != grid[0] * grid[1] or grid[0] % size or grid[1] % size:
+        raise ValueError(f"expected tokens (B, N, C) on a grid of {grid[0]}x{grid[1]}, in cells of {size}x{size}")
+    b, _, c = x.shape
+    rows, columns = (n // size for n in grid)
+
+    def vjp(g):
+        cells = (g / size**2).reshape(b, rows, 1, columns, 1, c)
+        return np.broadcast_to(cells, (b, rows, size, columns, size, c)).reshape(x.shape)
+
+    return kernel.cell_means(x.reshape(b, *grid, c), size).reshape(b, rows * columns, c), (vjp,)
