@@ -9,7 +9,7 @@ from minivit.kernels.backend import exact_njit, get_backend, njit
 from minivit.kernels.threads import parallel_for, partial_sums
 
 _GRAIN = 65536  # elements worth a thread
-_BLOCK = 64  # rows summed by themselves, so that the error of a float32 sum does not grow with their number
+_BLOCK = 64  # rows summed by themselves, so that the error of a float32 sum grows far more slowly with their number
 
 
 def _grain(x):

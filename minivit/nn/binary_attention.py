@@ -48,8 +48,16 @@ class BinaryAttention(Module):
         self.k_shift = Parameter(np.zeros(dim, np.float32))
         self.v_shift = Parameter(np.zeros(dim, np.float32))
         self.att_prob_clip = Parameter(np.array(att_prob_clip, np.float32))
+        self.least_clip = att_prob_clip / 10
         self.norm = TokenBatchNorm(dim)
         self.act = RPReLU(dim)
+
+    def constrain(self):
+        """Keep the level c above a tenth of what it started with; the trainer calls this after each step.
+
+        At c <= 0 all probabilities become 0, and no gradient brings them back. The authors' code has no such guard.
+        """
+        np.maximum(self.att_prob_clip.data, self.least_clip, out=self.att_prob_clip.data)
 
     def forward(self, x):
         u = x if self.reduce is None else self.reduce(ops.pool_cells(x, self.grid, self.reduction))

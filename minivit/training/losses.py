@@ -23,6 +23,9 @@ REDUCTIONS = ("batch", "numel")
 def soft_distillation(student, teacher, *, temperature=1.0, reduction="batch"):
     """tau^2 KL(softmax(teacher / tau) || softmax(student / tau)), summed over classes.
 
+    BinaryViT's loss, the cross-entropy with the teacher's probabilities, is this at temperature 1 plus the entropy of
+    those probabilities, which the student cannot change.
+
     Args:
         student: logits (B, K). teacher: logits (B, K), which get no gradient.
         temperature: tau, above 0.
@@ -63,12 +66,16 @@ def distillation_loss(
     if mode not in MODES:
         raise UsageError(f"unknown mode of distillation {mode!r}{suggest(mode, MODES)} (known: {', '.join(MODES)})")
     cls, dist = outputs if isinstance(outputs, tuple) else (outputs, outputs)
+    if alpha == 1:
+        return _taught(dist, teacher, mode, temperature, reduction)
     base = cross_entropy(cls, targets, label_smoothing=label_smoothing)
+    return base * (1 - alpha) + _taught(dist, teacher, mode, temperature, reduction) * alpha
+
+
+def _taught(student, teacher, mode, temperature, reduction):
     if mode == "hard":
-        taught = hard_distillation(dist, teacher)
-    else:
-        taught = soft_distillation(dist, teacher, temperature=temperature, reduction=reduction)
-    return base * (1 - alpha) + taught * alpha
+        return hard_distillation(student, teacher)
+    return soft_distillation(student, teacher, temperature=temperature, reduction=reduction)
 
 
 def binary_cross_entropy(logits, targets, *, sum_classes=False):

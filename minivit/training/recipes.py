@@ -132,7 +132,7 @@ RECIPES = {
         Recipe(
             name="binary",
             description="BinaryViT's: no weight decay and no warm-up, and with --teacher the teacher's probabilities "
-            "instead of labels; its random resized crops come later",
+            "instead of labels; with padded crops for its random resized ones, and a cosine by step, not by epoch",
             source='"BinaryViT: Pushing Binary Vision Transformers Towards Convolutional Models", arXiv 2306.16678, '
             "and its published code",
             epochs=300,
@@ -150,7 +150,7 @@ RECIPES = {
         ),
         Recipe(
             name="quick_binary",
-            description="a shallow BinaryViT and a schedule for two CPU cores",
+            description="a BinaryViT of 6 blocks and a schedule for two CPU cores; other families keep their size",
             source="measured on CIFAR-100, docs/results.md",
             epochs=5,
             batch_size=128,

@@ -63,6 +63,7 @@ class Trainer:
             **drop_path,
             **config.model_args,
         )
+        self.constrained = [module for module in self.model.modules() if hasattr(module, "constrain")]
         self.teacher = Teacher(config.teacher, dataset) if config.teacher else None
         optimizer = {"adamw": AdamW, "sgd": SGD}[config.optimizer]
         self.optimizer = optimizer(
@@ -143,6 +144,8 @@ class Trainer:
         if not math.isfinite(norm):
             self._raise_diverged(f"the norm of the gradient became {norm}", self.step + 1)
         self.optimizer.step()
+        for module in self.constrained:
+            module.constrain()
         self.optimizer.zero_grad()
         return value
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minivit.kernels import pooling, straight_through, threads, tokens, use_backend
+from minivit.kernels import pooling, rows, straight_through, threads, tokens, use_backend
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 SEEDS = st.integers(0, 2**32 - 1)
@@ -106,7 +106,34 @@ def test_binary_weight(dtype, seed, o, k, centred, spread):
 def test_pooling_cross(dtype, seed, b, h, w, c):
     x, g, weights, bias = normal(seed, dtype, (b, h, w, c), (b, h, w, c), (5, c), c)
     for a, d in layouts(x, g):
-        agree(pooling.cross, a, weights, bias)
+        agree(pooling.cross, a, weights, bias, exact=True)
         agree(pooling.cross_weights, d, a)
     moved = np.sum(pooling.cross(x, weights, 0 * bias) * g)  # <A x, g> = <x, A g>: it is its own transpose
     np.testing.assert_allclose(moved, np.sum(x * pooling.cross(g, weights, 0 * bias)), rtol=1e-3, atol=1e-3)
+
+
+@DTYPES
+@given(SEEDS, st.integers(0, 3), st.integers(0, 4), st.integers(0, 4), st.sampled_from([1, 3, 17]), st.integers(1, 3))
+def test_cell_means(dtype, seed, b, h, w, c, size):
+    (x,) = normal(seed, dtype, (b, h * size, w * size, c))
+    for (a,) in layouts(x):
+        agree(pooling.cell_means, a, size, exact=True)
+
+
+def test_what_is_there_stays_in_a_sum_with_cross():
+    x, weights, bias, total = normal(0, np.float32, (2, 5, 4, 3), (5, 3), 3, (2, 5, 4, 3))
+    for backend in ("numba", "numpy"):
+        with use_backend(backend):
+            expected = total + pooling.cross(x, weights, bias)
+            out = total.copy()
+            assert pooling.cross(x, weights, bias, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+
+
+@DTYPES
+@given(SEEDS, ROWS, st.integers(0, 70))
+def test_row_sums(dtype, seed, r, d):
+    (x,) = normal(seed, dtype, (r, d))
+    for (a,) in layouts(x):
+        agree(rows.row_sums, a, exact=True)
+        np.testing.assert_allclose(rows.row_sums(a), a.sum(-1, dtype=np.float64), rtol=1e-5, atol=1e-5)

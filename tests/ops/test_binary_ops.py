@@ -146,6 +146,11 @@ def test_pooling_branches_by_their_definition(b, h, w, c):
     np.testing.assert_allclose(found.data, expected.reshape(b, h * w, c), atol=1e-12)
 
 
+def test_cells_by_hand():
+    x = np.arange(16.0).reshape(1, 8, 2)  # 2 rows of 4 tokens
+    np.testing.assert_array_equal(ops.pool_cells(x, grid=(2, 4), size=2).data, [[[5, 6], [9, 10]]])
+
+
 def test_shortcuts_put_copies_side_by_side_and_average_neighbours():
     x = np.arange(4.0)[None]
     np.testing.assert_array_equal(ops.add_shortcut(np.zeros((1, 8)), Tensor(x)).data, [[0, 1, 2, 3, 0, 1, 2, 3]])
@@ -165,6 +170,7 @@ def test_shortcuts_put_copies_side_by_side_and_average_neighbours():
         (lambda: ops.add_shortcut(ones(2, 3), ones(2, 2)), "a multiple of the other"),
         (lambda: ops.add_shortcut(ones(2, 3), ones(1, 3)), r"expected shapes \(..., D\) and \(..., C\)"),
         (lambda: ops.pooling_branches(ones(1, 6, 2), ones(4, 2), ones(4, 2), grid=(2, 2)), "on a grid of 2x2"),
+        (lambda: ops.pool_cells(ones(1, 6, 2), grid=(2, 3), size=2), "on a grid of 2x3, in cells of 2x2"),
         (lambda: ops.binary_linear(ones(2, 3), ones(2, 2)), "binary_linear"),
     ],
 )

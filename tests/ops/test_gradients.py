@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from binary_op_strategies import CASES
 from hypothesis import given
 from hypothesis import strategies as st
-from op_strategies import CASES
 
 from minivit import ops
 from minivit.gradcheck import gradcheck

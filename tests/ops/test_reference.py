@@ -252,6 +252,7 @@ ROWS = np.array([[1e4, -1e4, 9999.0], [-np.inf, 0, 1], [-1e38, -1e38, -1e38], [5
 def test_softmaxes_of_huge_values_and_of_minus_infinity(axis):
     rows = ROWS if axis in (1, -1) else ROWS.T
     close(ops.softmax(rows, axis), special.softmax(rows, axis))
+    close(ops.softmax(rows, axis, scale=0.25), special.softmax(rows / 4, axis))
     close(ops.log_softmax(rows, axis), special.log_softmax(rows, axis))
     close(ops.logsumexp(rows, axis), special.logsumexp(rows, axis))
     close(ops.logsumexp(rows, axis, keepdims=True), special.logsumexp(rows, axis, keepdims=True))

@@ -92,3 +92,16 @@ def test_bad_arguments_are_refused():
         losses.soft_distillation(z, np.zeros((2, 3)), reduction="mean")
     with pytest.raises(ValueError, match=r"one shape \(B, K\), not empty, got \(2, 3\) and \(2, 4\)"):
         losses.soft_distillation(z, np.zeros((2, 4)))
+
+
+@DTYPES
+def test_soft_distillation_is_the_loss_of_binaryvit_but_for_the_teachers_entropy(golden, dtype):
+    file = golden("losses_binary_sl")
+    z = minivit.Tensor(file["logits"].astype(dtype), requires_grad=True)
+    loss = losses.distillation_loss(z, file["labels"], file["teacher_logits"], mode="soft", alpha=1.0)
+    loss.backward()
+    teacher = np.exp(file["teacher_logits"].astype(np.float64))
+    teacher /= teacher.sum(axis=1, keepdims=True)
+    entropy = -(teacher * np.log(teacher)).sum(axis=1).mean()
+    assert loss.item() + entropy == pytest.approx(float(file["distill.loss"]), rel=TOLERANCE[dtype])
+    assert_close(z.grad, file["distill.grad"], dtype)

@@ -89,3 +89,19 @@ def test_differences_name_the_option_and_both_values():
         "--batch-size 64 (the run has 128)",
         "--model-arg depth=3 (the run has 2)",
     ]
+
+
+def test_binary_is_the_paper():
+    config = resolve({"recipe": "binary", "model": "binary_vit", "data": "folder:photos"})
+    assert (config.epochs, config.batch_size, config.lr, config.min_lr) == (300, 512, 5e-4, 1e-5)
+    assert (config.weight_decay, config.warmup_epochs, config.label_smoothing, config.drop_path) == (0, 0, 0, 0)
+    assert (config.optimizer, config.distill, config.alpha, config.temperature) == ("adamw", "soft", 1, 1)
+    assert (config.clip, config.repeats, config.flip) == (0, 1, True)
+    assert config.model_args == {}
+
+
+def test_quick_binary_shrinks_the_pyramid_only():
+    for model, arguments in (("binary_vit_star", {"depths": [1, 1, 3, 1]}), ("binary_deit", {})):
+        config = resolve({"recipe": "quick_binary", "model": model, "data": "cifar100"})
+        assert config.model_args == arguments and config.weight_decay == 0
+        assert (config.distill, config.alpha) == ("soft", 1)
