@@ -17,7 +17,6 @@ _OFFSETS = np.array([(0, 0, 0), (-1, 0, 1), (1, 0, 1), (-2, 0, 2), (2, 0, 2),
 _GRAIN = 16384  # elements of the result worth a thread
 
 
-
 @exact_njit
 def _cross(x, weights, bias, out, start, stop):
     h, w, zeros = x.shape[1], x.shape[2], np.zeros(x.shape[3], x.dtype)
