@@ -46,22 +46,6 @@ def splat(builder, value, vector):
     return builder.shuffle_vector(one, one, ir.Constant(index, [0] * vector.count))
 
 
-def popcount(word):
-    """How many bits of an unsigned integer are 1. Loops over it vectorise."""
-    return np.bitwise_count(word)
-
-
-@overload(popcount)
-def _popcount_overload(word):
-    if isinstance(word, types.Integer) and not word.signed:
-        return lambda word: _ctpop(word)
-
-
-@intrinsic
-def _ctpop(typingctx, word):
-    return word(word), lambda context, builder, signature, args: builder.ctpop(args[0])
-
-
 def _sign_word(x, i, move, h, j, count):
     """The word of signs of ``x[i, j : j + count] + move[h, j : j + count]``; a count of None means 64.
 

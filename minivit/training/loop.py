@@ -6,7 +6,7 @@ not, on the same machine with the same number of threads.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minivit.data import load_dataset
 from minivit.errors import MinivitError, UsageError
@@ -82,18 +82,23 @@ def resume(folder, overrides=None, *, data_dir=None, offline=False, time_budget=
     with folder.locked():
         saved = checkpoint.read(folder.last)
         record = RunRecord.of(saved)
-        config, state = record.config, record.state
-        changed = differences(config, overrides or {})
+        config, state, said = record.config, record.state, dict(overrides or {})
+        teacher = said.pop("teacher", config.teacher)
+        if teacher != config.teacher:  # the same file may lie elsewhere now
+            if config.teacher is None or fingerprint(teacher) != config.teacher_sha256:
+                raise UsageError(f"a resumed run keeps its teacher, and {teacher} is another file: drop --teacher")
+            config = record.config = replace(config, teacher=teacher)
+        changed = differences(config, said)
         if changed:
             raise UsageError(
                 f"a resumed run keeps its settings, but {', '.join(changed)}: drop that, or start a new run"
             )
-        if config.teacher and fingerprint(config.teacher) != config.teacher_sha256:
-            raise MinivitError(f"the teacher {config.teacher} is not the file that the run was started with")
         saved.check_sizes()
         _check_sizes(config, saved)
         if state.epoch == config.epochs:
             return _report_finished(folder, record)
+        if config.teacher and fingerprint(config.teacher) != config.teacher_sha256:
+            raise MinivitError(f"the teacher {config.teacher} is not the file that the run was started with")
         trainer = Trainer(config, folder, _load(config, data_dir, offline))
         trainer.restore(saved, record)
         stopped_by = trainer.run(time_budget)

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -126,20 +125,6 @@ def test_threads_change_nothing():
         threads.set_num_threads(count)
         np.testing.assert_array_equal(bits.pack_signs(x, move), expected)
         np.testing.assert_array_equal(bits.pack_columns(x.reshape(9, 2000, 210)), columns)
-
-
-@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
-def test_popcount_in_a_kernel(dtype):
-    @numba.njit
-    def count(words, out):
-        for i in range(words.size):
-            out[i] = bits.popcount(words[i])
-
-    words = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, 99, dtype, endpoint=True)
-    out = np.empty_like(words)
-    count(words, out)
-    np.testing.assert_array_equal(out, [int(word).bit_count() for word in words])
-    assert bits.popcount(words[0]) == int(words[0]).bit_count()
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (5,), (3, 7), (2, 3, 4)])

@@ -75,6 +75,17 @@ def test_another_teacher_is_noticed(start, teacher, tmp_path):
         loop.resume(folder)
 
 
+def test_a_teacher_that_was_moved_is_known_by_its_bytes(start, teacher, tmp_path):
+    folder, _ = start("part", teacher=teacher, time_budget=1e-9, **STUDENT)
+    moved = (tmp_path / "teacher.npz").rename(tmp_path / "moved.npz")
+    with pytest.raises(UsageError, match="is another file: drop --teacher"):
+        loop.resume(folder, {"teacher": str(folder.best)})
+    result = loop.resume(folder, {"teacher": str(moved)})
+    assert result.epochs == STUDENT["epochs"]
+    moved.unlink()
+    assert loop.resume(folder).epochs == result.epochs  # a finished run needs no teacher
+
+
 @pytest.mark.parametrize("changed, message", [({"num_classes": 4}, "knows 4 classes"), ({"img_size": 16}, "16x16")])
 def test_a_teacher_of_something_else_is_refused(changed, message, tmp_path):
     keywords = {"num_classes": 3, "img_size": 8, "layers": (1,), "channels": (4,)}
