@@ -3,8 +3,9 @@ VENV  ?= .venv
 DATA  ?= shapes10
 MODEL ?= sl_vit
 # RECIPE names a training recipe; without it the train command picks the one that suits the data set.
-# ARGS adds options: to the train command, to pytest, to the benchmark.
+# BENCH names benchmarks, one or several. ARGS adds options: to the train command, to pytest, to the benchmarks.
 RECIPE ?=
+BENCH  ?= train_step
 ARGS   ?=
 
 PY = $(VENV)/bin/python
@@ -15,8 +16,9 @@ PY = $(VENV)/bin/python
 help: ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo '  Variables: DATA=$(DATA) MODEL=$(MODEL) RECIPE=$(RECIPE) ARGS="$(ARGS)" PYTHON=$(PYTHON)'
-	@echo '  Example:   make train DATA=cifar100 ARGS="--time-budget 30"'
+	@echo '  Variables: DATA=$(DATA) MODEL=$(MODEL) RECIPE=$(RECIPE) BENCH="$(BENCH)" ARGS="$(ARGS)" PYTHON=$(PYTHON)'
+	@echo '  Examples:  make train DATA=cifar100 ARGS="--time-budget 30"'
+	@echo '             make bench BENCH="$(BENCHES)"'
 
 train: $(VENV)/.has-images,plots ## install, then train MODEL on DATA (sl_vit on shapes10: no download)
 	@echo "Training $(MODEL) on $(DATA)"
@@ -32,11 +34,14 @@ lint: $(VENV)/.has-test ## check style and the import floors
 	@$(PY) -m ruff check .
 	@$(PY) -m pytest -q tests/test_import_floors.py
 
-bench: $(VENV)/.has-test ## time a training step against PyTorch's
-	@$(PY) -c 'import torch' 2>/dev/null || { echo 'Installing PyTorch to compare with (a large download)'; \
+BENCHES = train_step xnor_gemm packed_inference
+bench: $(VENV)/.has-test ## time what BENCH names: train_step (against PyTorch), xnor_gemm, packed_inference
+	@$(if $(filter-out $(BENCHES),$(BENCH)),$(error no benchmark "$(BENCH)": BENCH takes one or more of $(BENCHES)))
+	@[ '$(BENCH)' = xnor_gemm ] || $(PY) -c 'import torch' 2>/dev/null || \
+	  { echo 'Installing PyTorch to compare with (a large download)'; \
 	  $(PY) -m pip install -qq --disable-pip-version-check -e '.[bench]'; } || \
-	  echo 'PyTorch could not be installed: timing minivit alone' >&2
-	@$(PY) benchmarks/train_step.py $(ARGS)
+	  echo 'PyTorch could not be installed: train_step times minivit alone' >&2
+	@for name in $(BENCH); do $(PY) benchmarks/$$name.py $(ARGS) || exit; done
 
 docs: $(VENV)/.has-test ## write docs/models.md: what every model costs, counted
 	@$(PY) docs/models_table.py

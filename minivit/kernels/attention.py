@@ -9,9 +9,7 @@ import numpy as np
 from minivit.kernels import exponential
 from minivit.kernels.backend import get_backend, njit
 from minivit.kernels.blas_threads import single_threaded_blas
-from minivit.kernels.threads import parallel_for, partial_sums
-
-_CHUNK_BYTES = 1 << 19  # scores handled at a time: half a typical L2 cache
+from minivit.kernels.threads import CHUNK_BYTES, parallel_for, partial_sums
 
 
 def attention(q, k, v, scale, bias, diagonal, out):
@@ -112,4 +110,4 @@ def _scale_queries_and_keys(q, dq, dk, scale, dscale):
 
 def _images_at_a_time(scores):
     per_image = max(1, int(np.prod(scores.shape[1:])) * scores.itemsize)
-    return max(1, _CHUNK_BYTES // per_image)
+    return max(1, CHUNK_BYTES // per_image)

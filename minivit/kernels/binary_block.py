@@ -8,9 +8,8 @@ import numpy as np
 from minivit.kernels.backend import exact_njit, get_backend
 from minivit.kernels.bits import WORD, _sign_word, aligned_empty, pack_bits, pack_signs_numpy, word_count
 from minivit.kernels.rows import _sum, row_sums_numpy
-from minivit.kernels.threads import parallel_for
+from minivit.kernels.threads import parallel_for, row_grain
 
-_GRAIN = 1 << 16  # elements worth a thread
 _JUST_OVER_HALF = np.nextafter(np.float32(0.5), np.float32(1))
 
 
@@ -56,7 +55,7 @@ def normalize_to_bits(x, norm, moves):
     parallel_for(
         lambda start, stop: _normalize_to_bits(x, norm, moves, out, words, start, stop),
         len(x),
-        _GRAIN // x.shape[1],
+        row_grain(x),
     )
     return out, words
 
@@ -108,7 +107,7 @@ def probability_bits(scores, exponentials, level):
     parallel_for(
         lambda start, stop: _probability_bits(rows, exponentials, level, words, start, stop),
         len(rows),
-        _GRAIN // rows.shape[1],
+        row_grain(rows),
     )
     return words.reshape(*scores.shape[:3], words.shape[1])
 
@@ -156,7 +155,7 @@ def join(context, q, k, v, cells, table, move):
     context, q, move = context.reshape(b * n, c), q.reshape(b * n, c), move.reshape(1, c)
     out, words = aligned_empty((b * n, c), np.float32), np.empty((b * n, word_count(c)), np.uint64)
     parallel_for(
-        lambda start, stop: _join(context, q, k, v, cells, table, move, out, words, start, stop), b * n, _GRAIN // c
+        lambda start, stop: _join(context, q, k, v, cells, table, move, out, words, start, stop), b * n, row_grain(q)
     )
     return out.reshape(b, n, c), words
 

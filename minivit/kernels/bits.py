@@ -11,7 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from minivit.kernels.backend import get_backend, njit
-from minivit.kernels.threads import parallel_for
+from minivit.kernels.threads import parallel_for, row_grain
 
 WORD = 64
 _GRAIN = 1 << 19  # signs worth a thread
@@ -134,7 +134,7 @@ def pack_signs(x, move=None):
     move = _shifts(move, k, x.dtype)
     words = np.empty((*x.shape[:-1], word_count(k)), np.uint64)
     target = words.reshape(len(rows), words.shape[-1])
-    parallel_for(lambda a, b: _pack_signs(rows, move, target, a, b), len(rows), _GRAIN // max(1, k))
+    parallel_for(lambda a, b: _pack_signs(rows, move, target, a, b), len(rows), row_grain(rows, _GRAIN))
     return words
 
 
@@ -163,7 +163,7 @@ def pack_columns(x, move=None):
         for i in range(start, stop):
             _pack_columns(x[i], move, words[i])
 
-    parallel_for(body, b, _GRAIN // max(1, n * c))
+    parallel_for(body, b, row_grain(x, _GRAIN))
     return words.swapaxes(1, 2)
 
 

@@ -7,9 +7,7 @@ copied.
 import numpy as np
 
 from minivit.kernels.backend import get_backend, njit
-from minivit.kernels.threads import parallel_for, partial_sums
-
-_GRAIN = 65536  # elements worth a thread
+from minivit.kernels.threads import parallel_for, partial_sums, row_grain
 
 
 @njit
@@ -69,9 +67,9 @@ def statistics(x):
     if get_backend() == "numpy":
         return statistics_numpy(x)
     x, n, shape = np.ascontiguousarray(x), x.dtype.type(x.shape[0] * x.shape[2]), x.shape[1:2]
-    mean = partial_sums(lambda a, b, total: _sums(x[a:b], total), len(x), _grain(x), shape, x.dtype) / n
+    mean = partial_sums(lambda a, b, total: _sums(x[a:b], total), len(x), row_grain(x), shape, x.dtype) / n
     squares = partial_sums(
-        lambda a, b, total: _sums_of_squares(x[a:b], mean, total), len(x), _grain(x), shape, x.dtype
+        lambda a, b, total: _sums_of_squares(x[a:b], mean, total), len(x), row_grain(x), shape, x.dtype
     )
     return mean, squares / n
 
@@ -87,7 +85,7 @@ def normalize(x, mean, rstd, weight, bias):
         return normalize_numpy(x, mean, rstd, weight, bias)
     x, scale = np.ascontiguousarray(x), rstd * weight
     out = np.empty_like(x)
-    parallel_for(lambda a, b: _normalize(x[a:b], mean, scale, bias, out[a:b]), len(x), _grain(x))
+    parallel_for(lambda a, b: _normalize(x[a:b], mean, scale, bias, out[a:b]), len(x), row_grain(x))
     return out
 
 
@@ -110,13 +108,13 @@ def normalize_backward(g, x, mean, rstd, weight, own_statistics):
     def add_sums(a, b, totals):
         _normalize_sums(g[a:b], x[a:b], mean, rstd, totals)
 
-    dweight, dbias = partial_sums(add_sums, len(g), _grain(g), (2, g.shape[1]), g.dtype)
+    dweight, dbias = partial_sums(add_sums, len(g), row_grain(g), (2, g.shape[1]), g.dtype)
     mean_g, slope = (dbias / n, dweight * rstd / n) if own_statistics else np.zeros((2, g.shape[1]), g.dtype)
 
     def body(a, b):
         _normalize_backward(g[a:b], x[a:b], mean, scale, mean_g, slope, dx[a:b])
 
-    parallel_for(body, len(g), _grain(g))
+    parallel_for(body, len(g), row_grain(g))
     return dx, dweight, dbias
 
 
@@ -127,7 +125,3 @@ def normalize_backward_numpy(g, x, mean, rstd, weight, own_statistics):
     if own_statistics:
         g = g - g.mean(axis=(0, 2))[:, None] - normed * (g * normed).mean(axis=(0, 2))[:, None]
     return g * (rstd * weight)[:, None], dweight, dbias
-
-
-def _grain(x):
-    return max(1, _GRAIN // max(1, x.shape[1] * x.shape[2]))

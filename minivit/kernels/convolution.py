@@ -11,11 +11,10 @@ import numpy as np
 
 from minivit.kernels.backend import get_backend
 from minivit.kernels.blas_threads import single_threaded_blas
-from minivit.kernels.threads import parallel_for, partial_sums
+from minivit.kernels.threads import CHUNK_BYTES, parallel_for, partial_sums
 from minivit.kernels.windows import col2im, fold_numpy, im2col, unfold_numpy
 
-_CHUNK_BYTES = 1 << 19  # columns handled at a time: half a typical L2 cache
-_CHUNK_WINDOWS = 256  # but at least so many windows, so that filters are not read anew for a few products
+_CHUNK_WINDOWS = 256  # of columns handled at a time, at the least, so that filters are not read anew for a few products
 _LINE = 16  # elements after each row of columns: at a distance of a power of two they would fight for cache sets
 
 
@@ -127,4 +126,4 @@ def _chunks(start, stop, w, groups, dtype):
 
 
 def _images_at_a_time(w, itemsize):
-    return max(1, _CHUNK_BYTES // (max(1, w.size * w.count * itemsize)), -(-_CHUNK_WINDOWS // w.count))
+    return max(1, CHUNK_BYTES // (max(1, w.size * w.count * itemsize)), -(-_CHUNK_WINDOWS // w.count))

@@ -12,10 +12,13 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from minivit.kernels.backend import get_backend, njit
-from minivit.kernels.threads import parallel_for
+from minivit.kernels.threads import parallel_for, row_grain
 
 SQRT_HALF = math.sqrt(0.5)
 INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+GELU_CUBE = 0.044715
+_FAR = 32.0  # where tanh is -1 or 1 to the last digit; arguments beyond are cut off, so that the cube stays finite
 _GRAIN = 16384  # elements worth a thread
 
 
@@ -109,18 +112,36 @@ def _gelu_backward(g, x, out):
         out[i] = g[i] * (half * (one + _erf(z, e)) + x[i] * d * e)
 
 
+@njit
+def _gelu_tanh(x, out):
+    one, far = x.dtype.type(1), x.dtype.type(_FAR)
+    c, d = x.dtype.type(-2 * SQRT_2_OVER_PI), x.dtype.type(-2 * SQRT_2_OVER_PI * GELU_CUBE)
+    for i in range(x.size):
+        z = min(abs(x[i]), far)
+        e = _exp(z * (c + d * z * z))  # exp(-2|u|)
+        out[i] = x[i] * (one if x[i] > 0 else e) / (one + e)
+
+
+@njit
+def _gelu_tanh_backward(g, x, out):
+    one, far = x.dtype.type(1), x.dtype.type(_FAR)
+    c, d = x.dtype.type(-2 * SQRT_2_OVER_PI), x.dtype.type(-2 * SQRT_2_OVER_PI * GELU_CUBE)
+    three = x.dtype.type(3)
+    for i in range(x.size):
+        z = min(abs(x[i]), far)
+        e = _exp(z * (c + d * z * z))
+        s = one / (one + e)
+        slope = -(c + three * d * z * z)  # 2 du/dx
+        out[i] = g[i] * ((s if x[i] > 0 else e * s) + x[i] * slope * e * s * s)
+
+
 def gelu(x):
     """GELU(x) = x Phi(x), Phi the standard normal distribution function: x/2 (1 + erf(x / sqrt 2)).
 
     Args:
         x: float array of any shape.
     """
-    if get_backend() == "numpy":
-        return gelu_numpy(x)
-    out = np.empty(x.shape, x.dtype)
-    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-    parallel_for(lambda a, b: _gelu(flat_x[a:b], flat_out[a:b]), x.size, _GRAIN)
-    return out
+    return gelu_numpy(x) if get_backend() == "numpy" else _share_out(_gelu, x)
 
 
 def gelu_numpy(x):
@@ -130,18 +151,47 @@ def gelu_numpy(x):
 
 def gelu_backward(g, x):
     """g * d GELU(x)/dx = g (Phi(x) + x phi(x)), phi the standard normal density; shapes as ``x``."""
-    if get_backend() == "numpy":
-        return gelu_backward_numpy(g, x)
-    out = np.empty(x.shape, x.dtype)
-    flat_g, flat_x, flat_out = np.ascontiguousarray(g).reshape(-1), x.reshape(-1), out.reshape(-1)
-    parallel_for(lambda a, b: _gelu_backward(flat_g[a:b], flat_x[a:b], flat_out[a:b]), x.size, _GRAIN)
-    return out
+    return gelu_backward_numpy(g, x) if get_backend() == "numpy" else _share_out(_gelu_backward, g, x)
 
 
 def gelu_backward_numpy(g, x):
     """What ``gelu_backward`` computes."""
     cdf = 0.5 * (1 + erf_numpy(x * SQRT_HALF))
     return (g * (cdf + x * INV_SQRT_2PI * np.exp(-0.5 * x * x))).astype(x.dtype)
+
+
+def gelu_tanh(x):
+    """The approximation of GELU by x/2 (1 + tanh u), u = sqrt(2 / pi) (x + 0.044715 x^3); ``x`` as for ``gelu``.
+
+    The kernel writes (1 + tanh u) / 2 as 1 / (1 + exp(-2u)).
+    """
+    return gelu_tanh_numpy(x) if get_backend() == "numpy" else _share_out(_gelu_tanh, x)
+
+
+def gelu_tanh_numpy(x):
+    """What ``gelu_tanh`` computes."""
+    z = np.clip(x, -_FAR, _FAR)
+    return 0.5 * x * (1 + np.tanh(SQRT_2_OVER_PI * (z + GELU_CUBE * z**3)))
+
+
+def gelu_tanh_backward(g, x):
+    """g times the derivative of ``gelu_tanh``, (1 + tanh u) / 2 + x/2 (1 - tanh(u)^2) du/dx; shapes as ``x``."""
+    return gelu_tanh_backward_numpy(g, x) if get_backend() == "numpy" else _share_out(_gelu_tanh_backward, g, x)
+
+
+def gelu_tanh_backward_numpy(g, x):
+    """What ``gelu_tanh_backward`` computes."""
+    z = np.clip(x, -_FAR, _FAR)
+    t = np.tanh(SQRT_2_OVER_PI * (z + GELU_CUBE * z**3))
+    return g * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * SQRT_2_OVER_PI * (1 + 3 * GELU_CUBE * z * z))
+
+
+def _share_out(loop, *arrays):
+    """Run ``loop(*arrays, out)`` over the elements of arrays of one shape, on all threads. Returns ``out``."""
+    out = np.empty(arrays[-1].shape, arrays[-1].dtype)
+    flat = [np.ascontiguousarray(a).reshape(-1) for a in arrays] + [out.reshape(-1)]
+    parallel_for(lambda a, b: loop(*(array[a:b] for array in flat)), out.size, _GRAIN)
+    return out
 
 
 def erf_numpy(x):
@@ -195,7 +245,7 @@ def cross_entropy(logits, targets):
         return cross_entropy_numpy(logits, targets)
     logits, targets = np.ascontiguousarray(logits), np.ascontiguousarray(targets)
     losses, probabilities = np.empty(len(logits), logits.dtype), np.empty_like(logits)
-    grain = max(1, _GRAIN // max(1, logits.shape[1]))
+    grain = row_grain(logits, _GRAIN)
     parallel_for(lambda a, b: _cross_entropy(logits, targets, losses, probabilities, a, b), len(logits), grain)
     return losses, probabilities
 

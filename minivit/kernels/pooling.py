@@ -9,7 +9,7 @@ along its row. Its transpose, which the backward pass needs, is the same correla
 import numpy as np
 
 from minivit.kernels.backend import exact_njit, get_backend, njit
-from minivit.kernels.threads import parallel_for, partial_sums
+from minivit.kernels.threads import parallel_for, partial_sums, row_grain
 
 # Offsets (rows, columns) of the cross, and which of the five weights each has.
 _OFFSETS = np.array([(0, 0, 0), (-1, 0, 1), (1, 0, 1), (-2, 0, 2), (2, 0, 2),
@@ -46,7 +46,8 @@ def _cross(x, weights, bias, out, start, stop):
 @njit
 def _cross_weights(g, x, channels, totals):
     length = x.shape[2]
-    for b in range(x.shape[0]):
+    for b in range(x.shape[0]):  # each summed by itself, so that the error hardly grows with their number
+        part = np.zeros_like(totals)
         for i in range(x.shape[1]):
             grad = g[b, i]
             for o in range(_OFFSETS.shape[0]):
@@ -54,9 +55,10 @@ def _cross_weights(g, x, channels, totals):
                 if 0 <= y < x.shape[1] and abs(ahead) < length:
                     first, last = max(0, -ahead), length - max(0, ahead)
                     here, there = grad[first:last], x[b, y, first + ahead : last + ahead]
-                    total = totals[_OFFSETS[o, 2]]
+                    total = part[_OFFSETS[o, 2]]
                     for t in range(here.shape[0]):
                         total[t] += here[t] * there[t]
+        totals += part
 
 
 def cross(x, weights, bias, out=None):
@@ -96,16 +98,16 @@ def cross_weights(g, x):
     def body(a, b, totals):
         _cross_weights(grads[a:b], lines[a:b], x.shape[3], totals)
 
-    totals = partial_sums(body, len(x), _grain(x), (5, lines.shape[2]), x.dtype)
+    totals = partial_sums(body, len(x), row_grain(x, _GRAIN), (5, lines.shape[2]), x.dtype)
     return totals.reshape(5, x.shape[2], x.shape[3]).sum(axis=1)
 
 
 def cross_weights_numpy(g, x):
-    """What ``cross_weights`` computes."""
-    totals = np.zeros((5, x.shape[3]), x.dtype)
+    """What ``cross_weights`` computes; in float64, because NumPy adds up rows one by one."""
+    totals = np.zeros((5, x.shape[3]))
     for grad, source, kind in _overlaps(g, x):
-        totals[kind] += (grad * source).sum(axis=(0, 1, 2))
-    return totals
+        totals[kind] += (grad * source).sum(axis=(0, 1, 2), dtype=np.float64)
+    return totals.astype(x.dtype)
 
 
 def branch_weights(scale):
@@ -166,7 +168,3 @@ def cell_means_numpy(x, size):
 def _lines(x):
     """x (B, H, W, C) as (B, H, W C)."""
     return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
-
-
-def _grain(x):
-    return max(1, _GRAIN // max(1, int(np.prod(x.shape[1:]))))

@@ -3,9 +3,7 @@
 import numpy as np
 
 from minivit.kernels.backend import get_backend, njit
-from minivit.kernels.threads import parallel_for
-
-_GRAIN = 65536  # elements worth a thread
+from minivit.kernels.threads import parallel_for, row_grain
 
 
 @njit
@@ -28,7 +26,7 @@ def relu(x):
         return relu_numpy(x)
     flat, out = x.reshape(-1), np.empty(x.shape, x.dtype)
     target = out.reshape(-1)
-    parallel_for(lambda a, b: _relu(flat[a:b], target[a:b]), flat.size, _GRAIN)
+    parallel_for(lambda a, b: _relu(flat[a:b], target[a:b]), flat.size, row_grain(flat))
     return out
 
 
@@ -43,7 +41,7 @@ def relu_backward(g, out):
         return relu_backward_numpy(g, out)
     flat, positive, dx = g.reshape(-1), out.reshape(-1), np.empty(g.shape, g.dtype)
     target = dx.reshape(-1)
-    parallel_for(lambda a, b: _relu_backward(flat[a:b], positive[a:b], target[a:b]), flat.size, _GRAIN)
+    parallel_for(lambda a, b: _relu_backward(flat[a:b], positive[a:b], target[a:b]), flat.size, row_grain(flat))
     return dx
 
 

@@ -8,13 +8,9 @@ import math
 import numpy as np
 
 from minivit.kernels.backend import exact_njit, get_backend, njit
-from minivit.kernels.threads import parallel_for, partial_sums
+from minivit.kernels.threads import parallel_for, partial_sums, row_grain
 
-_GRAIN = 65536  # elements worth a thread
-
-
-def _grain(x):
-    return max(1, _GRAIN // max(1, x.shape[1]))
+BLOCK = 64  # rows summed by themselves, so that the error of a float32 sum grows far more slowly with their number
 
 
 # --- bias --------------------------------------------------------------------------------------------------------
@@ -28,10 +24,13 @@ def _add_bias(x, bias):
 
 
 @njit
-def _column_sums(x, start, stop, total):
-    for i in range(start, stop):
-        for j in range(x.shape[1]):
-            total[j] += x[i, j]
+def _column_sums(x, total):
+    for start in range(0, x.shape[0], BLOCK):
+        part = np.zeros_like(total)
+        for i in range(start, min(start + BLOCK, x.shape[0])):
+            for j in range(x.shape[1]):
+                part[j] += x[i, j]
+        total += part
 
 
 def add_bias(x, bias):
@@ -47,12 +46,12 @@ def column_sums(x):
     if get_backend() == "numpy":
         return column_sums_numpy(x)
     x = np.ascontiguousarray(x)
-    return partial_sums(lambda a, b, total: _column_sums(x, a, b, total), len(x), _grain(x), x.shape[1:], x.dtype)
+    return partial_sums(lambda a, b, total: _column_sums(x[a:b], total), len(x), row_grain(x), x.shape[1:], x.dtype)
 
 
 def column_sums_numpy(x):
-    """What ``column_sums`` computes."""
-    return x.sum(axis=0)
+    """What ``column_sums`` computes; in float64, because NumPy adds up rows one by one."""
+    return x.sum(axis=0, dtype=np.float64).astype(x.dtype)
 
 
 # --- sums of rows ------------------------------------------------------------------------------------------------
@@ -88,7 +87,7 @@ def row_sums(x):
         return row_sums_numpy(x)
     rows = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
     total = np.empty(len(rows), x.dtype)
-    parallel_for(lambda a, b: _row_sums(rows[a:b], total[a:b]), len(rows), _grain(rows))
+    parallel_for(lambda a, b: _row_sums(rows[a:b], total[a:b]), len(rows), row_grain(rows))
     return total.reshape(x.shape[:-1])
 
 
@@ -161,7 +160,7 @@ def layer_norm(x, weight, bias, eps):
     x = np.ascontiguousarray(x)
     out, mean, rstd = np.empty_like(x), np.empty(len(x), x.dtype), np.empty(len(x), x.dtype)
     eps = x.dtype.type(eps)
-    parallel_for(lambda a, b: _layer_norm(x, weight, bias, eps, out, mean, rstd, a, b), len(x), _grain(x))
+    parallel_for(lambda a, b: _layer_norm(x, weight, bias, eps, out, mean, rstd, a, b), len(x), row_grain(x))
     return out, mean, rstd
 
 
@@ -182,7 +181,7 @@ def layer_norm_backward(g, x, weight, mean, rstd):
     def body(start, stop, totals):
         _layer_norm_backward(g, x, weight, mean, rstd, dx, start, stop, totals)
 
-    dweight, dbias = partial_sums(body, len(x), _grain(x), (2, x.shape[1]), x.dtype)
+    dweight, dbias = partial_sums(body, len(x), row_grain(x), (2, x.shape[1]), x.dtype)
     return dx, dweight, dbias
 
 

@@ -1,22 +1,16 @@
 """Kernels for training with one-bit numbers kept as floats: what is rounded, and what passes its gradient.
 
 The forward pass rounds; the backward pass uses the derivative of a continuous function in its place (Bengio et al.
-2013, "straight-through"). One number may flip between two floats that differ in their last digit, so the means that
-decide the signs of weights are summed in float64: both forms of the kernels find the same bits.
+2013, "straight-through"). A sign may flip between two floats that differ in their last digit, so the means that decide
+the signs of weights are summed in float64 and then rounded: for float32 weights both forms of the kernels find the same
+mean, except where it lies so near to halfway between two floats that the order of even that sum matters.
 """
 
 import numpy as np
 
 from minivit.kernels.backend import get_backend, njit
-from minivit.kernels.threads import parallel_for, partial_sums
-
-_GRAIN = 65536  # elements worth a thread
-_BLOCK = 64  # rows summed by themselves, so that the error of a float32 sum grows far more slowly with their number
-
-
-def _grain(x):
-    return max(1, _GRAIN // max(1, x.shape[1]))
-
+from minivit.kernels.rows import BLOCK
+from minivit.kernels.threads import parallel_for, partial_sums, row_grain
 
 # --- sign of activations -----------------------------------------------------------------------------------------
 
@@ -32,9 +26,9 @@ def _sign(x, shift, out):
 @njit
 def _sign_backward(g, x, shift, clipped, dx, total):
     zero, one, two = x.dtype.type(0), x.dtype.type(1), x.dtype.type(2)
-    for start in range(0, x.shape[0], _BLOCK):
+    for start in range(0, x.shape[0], BLOCK):
         part = np.zeros_like(total)
-        for i in range(start, min(start + _BLOCK, x.shape[0])):
+        for i in range(start, min(start + BLOCK, x.shape[0])):
             for j in range(x.shape[1]):
                 distance = abs(x[i, j] + shift[j])
                 slope = one if clipped else two - two * distance
@@ -49,7 +43,7 @@ def sign(x, shift):
         return sign_numpy(x, shift)
     x = np.ascontiguousarray(x)
     out = np.empty_like(x)
-    parallel_for(lambda a, b: _sign(x[a:b], shift, out[a:b]), len(x), _grain(x))
+    parallel_for(lambda a, b: _sign(x[a:b], shift, out[a:b]), len(x), row_grain(x))
     return out
 
 
@@ -68,7 +62,7 @@ def sign_backward(g, x, shift, clipped):
     def body(a, b, total):
         _sign_backward(g[a:b], x[a:b], shift, clipped, dx[a:b], total)
 
-    return dx, partial_sums(body, len(g), _grain(g), shift.shape, g.dtype)
+    return dx, partial_sums(body, len(g), row_grain(g), shift.shape, g.dtype)
 
 
 def sign_backward_numpy(g, x, shift, clipped):
@@ -118,7 +112,7 @@ def binary_weight(weight, centred):
         return binary_weight_numpy(weight, centred)
     weight = np.ascontiguousarray(weight)
     out, mean = np.empty_like(weight), np.empty(len(weight), weight.dtype)
-    parallel_for(lambda a, b: _binary_weight(weight[a:b], centred, out[a:b], mean[a:b]), len(weight), _grain(weight))
+    parallel_for(lambda a, b: _binary_weight(weight[a:b], centred, out[a:b], mean[a:b]), len(weight), row_grain(weight))
     return out, mean
 
 
@@ -140,7 +134,7 @@ def binary_weight_backward(g, weight, mean, centred):
     def body(a, b):
         _binary_weight_backward(g[a:b], weight[a:b], mean[a:b], centred, dweight[a:b])
 
-    parallel_for(body, len(g), _grain(g))
+    parallel_for(body, len(g), row_grain(g))
     return dweight
 
 

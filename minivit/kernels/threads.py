@@ -6,6 +6,7 @@ competes with a second pool of Numba's own. The pieces depend only on the sizes 
 results repeat bit for bit.
 """
 
+import math
 import os
 import queue
 import threading
@@ -14,6 +15,7 @@ import numpy as np
 
 from minivit.errors import UsageError
 
+CHUNK_BYTES = 1 << 19  # intermediate results that a thread handles at a time: half a typical L2 cache
 _PIECES = 2  # for each thread
 _threads = None
 _workers = 0
@@ -39,6 +41,15 @@ def set_num_threads(count):
     for _ in range(_workers):
         _jobs.put(None)  # the old ones end; the next job starts new ones
     _workers = 0
+
+
+def row_grain(x, elements=1 << 16):
+    """The ``grain`` of ``parallel_for`` over the rows of ``x``, its first axis.
+
+    Args:
+        elements: how many take about 50 microseconds; by default, of a loop that is bound by memory.
+    """
+    return elements // max(1, math.prod(x.shape[1:]))
 
 
 def parallel_for(body, n, grain):

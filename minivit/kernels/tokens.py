@@ -1,39 +1,23 @@
-"""Kernels over the channels of tokens (R, C), channels last: batch normalisation, RPReLU.
+"""Kernels over the channels of tokens (R, C), channels last: batch normalisation, RPReLU, means of neighbours.
 
-They are what stands between the products of a binary network, and are bound by memory: each touches an array once.
+They are what stands between the products of a binary network, and are bound by memory: each makes as few passes over
+an array as it can, one, or one more where sums over all rows are needed first.
 """
 
 import numpy as np
 
 from minivit.kernels.backend import exact_njit, get_backend, njit
-from minivit.kernels.threads import parallel_for, partial_sums
-
-_GRAIN = 65536  # elements worth a thread
-_BLOCK = 64  # rows summed by themselves, so that the error of a float32 sum grows far more slowly with their number
-
-
-def _grain(x):
-    return max(1, _GRAIN // max(1, x.shape[1]))
-
+from minivit.kernels.rows import BLOCK, column_sums
+from minivit.kernels.threads import parallel_for, partial_sums, row_grain
 
 # --- batch normalisation, and every other map x -> x a + b for each channel ----------------------------------------
 
 
 @njit
-def _sums(x, total):
-    for start in range(0, x.shape[0], _BLOCK):
-        part = np.zeros_like(total)
-        for i in range(start, min(start + _BLOCK, x.shape[0])):
-            for j in range(x.shape[1]):
-                part[j] += x[i, j]
-        total += part
-
-
-@njit
 def _sums_of_squares(x, mean, total):
-    for start in range(0, x.shape[0], _BLOCK):
+    for start in range(0, x.shape[0], BLOCK):
         part = np.zeros_like(total)
-        for i in range(start, min(start + _BLOCK, x.shape[0])):
+        for i in range(start, min(start + BLOCK, x.shape[0])):
             for j in range(x.shape[1]):
                 part[j] += (x[i, j] - mean[j]) * (x[i, j] - mean[j])
         total += part
@@ -48,10 +32,10 @@ def _normalize(x, mean, scale, bias, out):
 
 @njit
 def _normalize_sums(g, x, mean, totals):
-    for start in range(0, x.shape[0], _BLOCK):
+    for start in range(0, x.shape[0], BLOCK):
         part = np.zeros_like(totals)
         part_gx, part_g = part[0], part[1]
-        for i in range(start, min(start + _BLOCK, x.shape[0])):
+        for i in range(start, min(start + BLOCK, x.shape[0])):
             for j in range(x.shape[1]):
                 part_gx[j] += g[i, j] * (x[i, j] - mean[j])
                 part_g[j] += g[i, j]
@@ -70,9 +54,9 @@ def statistics(x):
     if get_backend() == "numpy":
         return statistics_numpy(x)
     x, n = np.ascontiguousarray(x), x.dtype.type(len(x))
-    mean = partial_sums(lambda a, b, total: _sums(x[a:b], total), len(x), _grain(x), x.shape[1:], x.dtype) / n
+    mean = column_sums(x) / n
     squares = partial_sums(
-        lambda a, b, total: _sums_of_squares(x[a:b], mean, total), len(x), _grain(x), x.shape[1:], x.dtype
+        lambda a, b, total: _sums_of_squares(x[a:b], mean, total), len(x), row_grain(x), x.shape[1:], x.dtype
     )
     return mean, squares / n
 
@@ -88,7 +72,7 @@ def normalize(x, mean, rstd, weight, bias):
         return normalize_numpy(x, mean, rstd, weight, bias)
     x, scale = np.ascontiguousarray(x), rstd * weight
     out = np.empty_like(x)
-    parallel_for(lambda a, b: _normalize(x[a:b], mean, scale, bias, out[a:b]), len(x), _grain(x))
+    parallel_for(lambda a, b: _normalize(x[a:b], mean, scale, bias, out[a:b]), len(x), row_grain(x))
     return out
 
 
@@ -109,7 +93,7 @@ def normalize_backward(g, x, mean, rstd, weight, own_statistics):
     n, scale, dx = g.dtype.type(len(g)), rstd * weight, np.empty_like(g)
     shape = (2, g.shape[1])
     dweight, dbias = partial_sums(
-        lambda a, b, totals: _normalize_sums(g[a:b], x[a:b], mean, totals), len(g), _grain(g), shape, g.dtype
+        lambda a, b, totals: _normalize_sums(g[a:b], x[a:b], mean, totals), len(g), row_grain(g), shape, g.dtype
     )
     dweight *= rstd
     mean_g, slope = (dbias / n, dweight * rstd / n) if own_statistics else np.zeros(shape, g.dtype)
@@ -117,7 +101,7 @@ def normalize_backward(g, x, mean, rstd, weight, own_statistics):
     def body(a, b):
         _normalize_backward(g[a:b], x[a:b], mean, scale, mean_g, slope, dx[a:b])
 
-    parallel_for(body, len(g), _grain(g))
+    parallel_for(body, len(g), row_grain(g))
     return dx, dweight, dbias
 
 
@@ -145,10 +129,10 @@ def _rprelu(x, shift_in, slope, shift_out, out):
 @njit
 def _rprelu_backward(g, x, shift_in, slope, dx, totals):
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    for start in range(0, x.shape[0], _BLOCK):
+    for start in range(0, x.shape[0], BLOCK):
         part = np.zeros_like(totals)
         part_dx, part_slope, part_g = part[0], part[1], part[2]
-        for i in range(start, min(start + _BLOCK, x.shape[0])):
+        for i in range(start, min(start + BLOCK, x.shape[0])):
             for j in range(x.shape[1]):
                 t = x[i, j] - shift_in[j]
                 d = g[i, j] * (one if t > zero else slope[j])
@@ -165,7 +149,7 @@ def rprelu(x, shift_in, slope, shift_out):
         return rprelu_numpy(x, shift_in, slope, shift_out)
     x = np.ascontiguousarray(x)
     out = np.empty_like(x)
-    parallel_for(lambda a, b: _rprelu(x[a:b], shift_in, slope, shift_out, out[a:b]), len(x), _grain(x))
+    parallel_for(lambda a, b: _rprelu(x[a:b], shift_in, slope, shift_out, out[a:b]), len(x), row_grain(x))
     return out
 
 
@@ -185,7 +169,7 @@ def rprelu_backward(g, x, shift_in, slope):
     def body(a, b, totals):
         _rprelu_backward(g[a:b], x[a:b], shift_in, slope, dx[a:b], totals)
 
-    sum_dx, dslope, sum_g = partial_sums(body, len(g), _grain(g), (3, g.shape[1]), g.dtype)
+    sum_dx, dslope, sum_g = partial_sums(body, len(g), row_grain(g), (3, g.shape[1]), g.dtype)
     return dx, -sum_dx, dslope, sum_g
 
 
@@ -230,7 +214,7 @@ def mean_neighbours(y, width):
     if get_backend() == "numpy":
         return mean_neighbours_numpy(y, width)
     y, means = np.ascontiguousarray(y), np.empty((len(y), width), y.dtype)
-    parallel_for(lambda a, b: _mean_neighbours_of_rows(y[a:b], means[a:b]), len(y), _grain(y))
+    parallel_for(lambda a, b: _mean_neighbours_of_rows(y[a:b], means[a:b]), len(y), row_grain(y))
     return means
 
 

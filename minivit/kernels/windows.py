@@ -6,9 +6,7 @@ Images are (B, C, H, W), and there are ``out_size`` windows (rows, columns) on e
 import numpy as np
 
 from minivit.kernels.backend import get_backend, njit
-from minivit.kernels.threads import parallel_for
-
-_GRAIN = 65536  # elements of columns worth a thread
+from minivit.kernels.threads import parallel_for, row_grain
 
 
 class Windows:
@@ -182,7 +180,7 @@ def unfold(x, w):
         for b in range(start, stop):
             im2col(x[b : b + 1], w, out[b])
 
-    parallel_for(body, len(x), _grain(w))
+    parallel_for(body, len(x), row_grain(out))
     return out
 
 
@@ -203,7 +201,7 @@ def fold(columns, w):
         for b in range(start, stop):
             col2im(columns[b], w, out[b : b + 1])
 
-    parallel_for(body, len(columns), _grain(w))
+    parallel_for(body, len(columns), row_grain(columns))
     return out
 
 
@@ -214,7 +212,3 @@ def fold_numpy(columns, w):
     for number, place in w.offsets():
         out[place] += columns[:, :, number]
     return w.crop(out)
-
-
-def _grain(w):
-    return max(1, _GRAIN // max(1, w.size * w.count))

@@ -6,8 +6,8 @@
                              as published
     keys and values          in all stages of a pyramid but the last two, reduced by the largest power of two that
                              leaves at least 4x4 of them
-    initial att_prob_clip    0.005 at 224 pixels, else in inverse proportion to the number of tokens, as is the
-                             probability that a token gets on average
+    initial att_prob_clip    0.005 at 224 pixels, else in inverse proportion to the number of tokens (in a pyramid,
+                             for all its stages, of the first), as is the probability that a token gets on average
 
 Depths and MLP ratios do not change.
 """
@@ -42,5 +42,5 @@ def reduction(grid):
 
 
 def att_prob_clip(grid, published_grid):
-    """Initial level of attention probabilities for a grid, from the side of the grid at 224 pixels."""
+    """Initial level of attention probabilities, from the grid (of the first stage) and its side at 224 pixels."""
     return 0.005 * published_grid**2 / prod(grid)

@@ -58,7 +58,10 @@ class BinaryViTConfig(ImageModelConfig):
         self.require_at_least(1, "patch_size", "embed_dims", "depths", "num_heads", "mlp_ratios", "reductions")
         self.require_same_lengths("embed_dims", "depths", "num_heads", "mlp_ratios")
         self.require_heads(self.embed_dims, self.num_heads)
-        self.require_patches(self.patch_size << (len(self.depths) - 1))
+        unit = self.patch_size << (len(self.depths) - 1)
+        if any(side % unit for side in self.image_shape):
+            stages = f"patch_size {self.patch_size} and {len(self.depths)} stages"
+            raise UsageError(f"img_size must be a multiple of {unit} with {stages}, got {self.img_size}")
         self.derive("reductions", tuple(
             binary_sizes.reduction(grid) if i < len(self.grids) - 2 else 1 for i, grid in enumerate(self.grids)
         ))  # fmt: skip

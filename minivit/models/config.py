@@ -124,7 +124,7 @@ class ImageModelConfig:
         """Raise UsageError unless each width divides into its number of heads."""
         for dim, count in zip(dims, heads, strict=True):
             if dim % count:
-                raise UsageError(f"embed_dim {dim} does not divide into {count} heads")
+                raise UsageError(f"embed_dim {dim} does not divide into {count} heads: set a number of heads that fits")
 
     def require_patches(self, patch_size):
         """Raise UsageError unless the image divides into patches."""

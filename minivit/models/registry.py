@@ -39,7 +39,7 @@ def create_model(name, /, *, seed=0, **keywords):
     """Return a new model with random weights.
 
     Args:
-        name: one of ``list_models()``.
+        name: one of ``list_models()``, which stands for values of keywords; those given here count instead.
         seed: of the initial weights, and of the masks of dropout and drop path. None draws no weights: all that
             are random otherwise are 0, and wait to be loaded.
         keywords: fields of the model's configuration, named as in timm: img_size, patch_size, in_chans,

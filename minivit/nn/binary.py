@@ -13,6 +13,7 @@ The weights W that training changes ("latent" ones) are plain floats; there is n
 import numpy as np
 
 from minivit import ops
+from minivit.errors import UsageError
 from minivit.nn.convolution import BatchNorm2d
 from minivit.nn.module import Module, Parameter
 from minivit.nn.patches import split_patches
@@ -126,9 +127,15 @@ class BinaryUnit(Module):
         in_features, out_features: widths, one a multiple of the other.
         grid: (rows, columns) of tokens to be halved, both even; None: a linear layer.
         init: a rule of ``minivit.nn.init`` for the latent weight.
+
+    Raises:
+        UsageError: widths of which neither is a multiple of the other.
     """
 
     def __init__(self, in_features, out_features, *, grid=None, init):
+        narrow, wide = sorted((in_features, out_features))
+        if narrow < 1 or wide % narrow:
+            raise UsageError(f"of the widths {in_features} and {out_features} one must be a multiple of the other")
         self.grid = grid
         self.shift = Parameter(np.zeros(in_features, np.float32))
         layer = BinaryLinear if grid is None else BinaryConv2d

@@ -3,9 +3,10 @@
     q = unit_q(x),  k = unit_k(u),  v = unit_v(u)                    (u = x, or x reduced to fewer tokens)
     P = softmax(sign(q + s_q) sign(k + s_k)^T / sqrt d)              (integer products, full-precision softmax)
     context = quantize(P; c) sign(v + s_v)                           (probabilities become 0 or a learned c)
-    out = RPReLU(BatchNorm(context) + q + k + v)
+    out = RPReLU((BatchNorm(context) + q) + (k + v))
 
-after Le & Li 2023 (arXiv 2306.16678), as their code has it.
+after Le & Li 2023 (arXiv 2306.16678), as their code has it. The brackets are those of ``nn.packed``: signs are taken of
+the result, so both add in this order.
 """
 
 import numpy as np
@@ -31,14 +32,14 @@ class BinaryAttention(Module):
         init: a rule of ``minivit.nn.init`` for latent weights.
 
     Raises:
-        UsageError: a width that does not divide into the heads, or a grid that does not divide into cells.
+        UsageError: a width that does not divide into the heads, or a reduction without a grid that divides into cells.
     """
 
     def __init__(self, dim, num_heads, *, grid=None, reduction=1, att_prob_clip, init):
-        if dim % num_heads:
+        if num_heads < 1 or dim % num_heads:
             raise UsageError(f"the width {dim} does not divide into {num_heads} heads")
-        if reduction > 1 and any(side % reduction for side in grid):
-            raise UsageError(f"a grid of {grid[0]}x{grid[1]} tokens does not divide into cells of {reduction}")
+        if reduction > 1 and (grid is None or any(side % reduction for side in grid)):
+            raise UsageError(f"reduction {reduction} needs a grid of tokens that divides into such cells, got {grid}")
         self.num_heads, self.grid, self.reduction = num_heads, grid, reduction
         self.reduce = BinaryUnit(dim, dim, init=init) if reduction > 1 else None
         self.q = BinaryUnit(dim, dim, init=init)
@@ -98,7 +99,7 @@ class BinaryBlock(Module):
 
         x = x + Affine(unit(Attention(BatchNorm(x))))
         z = BatchNorm(x)
-        x = x + Affine(MLP(z)) + PoolingBranches(z)
+        x = (x + Affine(MLP(z))) + PoolingBranches(z)
 
     Args:
         attention: a BinaryAttention of this width.

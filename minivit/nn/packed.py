@@ -10,6 +10,7 @@ from minivit import ops
 from minivit.kernels import binary_block, pooling, xnor
 from minivit.kernels import binary_unit as kernel
 from minivit.kernels.bits import pack_columns, pack_signs
+from minivit.kernels.tokens import mean_neighbours
 from minivit.kernels.xnor import BinaryMatrix, binary_attention_values, binary_scores, pack_filters, patches_2x2
 from minivit.nn.binary import repeat_cells
 from minivit.nn.module import Buffer, Module
@@ -56,7 +57,10 @@ class PackedUnit(Module):
 
     def apply(self, words, shortcut):
         """The result (B, N, out_features), given the words (B N, W) of the input's signs and the shortcut (B, N, C)."""
-        out = kernel.unit(words, self.matrix, rows_of(shortcut), self.table.data)
+        rows, width = rows_of(shortcut), self.table.shape[1]
+        if rows.shape[1] > width:
+            rows = mean_neighbours(rows, width)
+        out = kernel.unit(words, self.matrix, rows, self.table.data)
         return out.reshape(*shortcut.shape[:-1], out.shape[1])
 
     def add_to(self, total, words, shortcut, affine):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from minivit.kernels import pooling as kernel
+from minivit.kernels.rows import column_sums
 from minivit.tensor import op, require_floats
 
 
@@ -13,6 +14,9 @@ def pooling_branches(x, scale, shift, /, grid):
         out = sum over branches k of scale_k * mean_k(x) + shift_k
 
     The means have stride 1 and "same" size; beyond the grid all is 0, which counts: the divisor is always 3 or 5.
+
+    What the branches multiply a token by is added up first, and so are their shifts, both in the order below; then
+    ``kernels.pooling.cross`` adds up the tokens. Packed networks keep to this order, and so get the same digits.
 
     Args:
         x: tokens (B, N, C), row by row.
@@ -34,7 +38,7 @@ def pooling_branches(x, scale, shift, /, grid):
         column, row = own + column1, own + row1
         dscale = np.stack([column / 3, row / 3, (column + column2) / 5, (row + row2) / 5])
         dx = kernel.cross(g, weights, np.zeros_like(scale[0]))
-        return dx.reshape(x.shape), dscale, np.broadcast_to(g.sum((0, 1, 2)), shift.shape)
+        return dx.reshape(x.shape), dscale, np.broadcast_to(column_sums(g.reshape(-1, g.shape[3])), shift.shape)
 
     return kernel.cross(image, weights, shift.sum(axis=0)).reshape(x.shape), vjp
 
@@ -42,6 +46,8 @@ def pooling_branches(x, scale, shift, /, grid):
 @op
 def pool_cells(x, /, grid, size):
     """Means of cells of size x size tokens that do not overlap: (B, N, C) -> (B, N / size^2, C), row by row.
+
+    The tokens of a cell are added up row by row, and then divided; packed networks use this op too.
 
     Args:
         x: tokens (B, N, C) on a ``grid`` of (rows, columns), both multiples of ``size``.

@@ -70,6 +70,16 @@ def test_statistics_of_many_rows_stay_exact():
         np.testing.assert_allclose(variance, 0.25, rtol=1e-3)
 
 
+def test_sums_over_many_tokens_stay_exact():
+    """Of numbers of one sign, the error of a running sum in float32 grows with their number: here to 1e-5."""
+    g = np.random.default_rng(0).random((2000, 8, 8, 2), np.float32)
+    expected = g.sum(axis=(0, 1, 2), dtype=np.float64)
+    for backend in ("numba", "numpy"):
+        with use_backend(backend):
+            np.testing.assert_allclose(rows.column_sums(g.reshape(-1, 2)), expected, rtol=1e-6)
+            np.testing.assert_allclose(pooling.cross_weights(g, np.ones_like(g))[0], expected, rtol=1e-6)
+
+
 @DTYPES
 @given(SEEDS, ROWS, CHANNELS)
 def test_rprelu(dtype, seed, r, c):

@@ -51,21 +51,31 @@ def agree(function, *args, dtype, scale=1.0):
 # --- exponentials ------------------------------------------------------------------------------------------------
 
 
+GELU = pytest.mark.parametrize(
+    "gelu, gelu_backward",
+    [(exponential.gelu, exponential.gelu_backward), (exponential.gelu_tanh, exponential.gelu_tanh_backward)],
+    ids=["exact", "tanh"],
+)
+
+
 @DTYPES
+@GELU
 @given(SEEDS, st.integers(0, 40), st.sampled_from([0.1, 1.0, 5.0, 30.0]))
-def test_gelu(dtype, seed, n, spread):
+def test_gelu(gelu, gelu_backward, dtype, seed, n, spread):
     x, g = normal(seed, n, n, dtype=dtype)
     x *= dtype(spread)
-    agree(exponential.gelu, x, dtype=dtype)
-    agree(exponential.gelu_backward, g, x, dtype=dtype)
-    agree(exponential.gelu, x.reshape(-1, 1)[::-2], dtype=dtype)
+    agree(gelu, x, dtype=dtype)
+    agree(gelu_backward, g, x, dtype=dtype)
+    agree(gelu, x.reshape(-1, 1)[::-2], dtype=dtype)
+    agree(gelu_backward, g.reshape(-1, 1)[::-2], x.reshape(-1, 1)[::-2], dtype=dtype)
 
 
 @DTYPES
-def test_gelu_over_its_whole_range(dtype):
+@GELU
+def test_gelu_over_its_whole_range(gelu, gelu_backward, dtype):
     x = np.concatenate([np.linspace(-15, 15, 4001), [0.0, -0.0, 1e30, -1e30]]).astype(dtype)
-    agree(exponential.gelu, x, dtype=dtype)
-    agree(exponential.gelu_backward, np.ones_like(x), x, dtype=dtype)
+    agree(gelu, x, dtype=dtype)
+    agree(gelu_backward, np.ones_like(x), x, dtype=dtype)
 
 
 @DTYPES
@@ -187,6 +197,7 @@ def test_special_values_come_through_alike(dtype, seed, r, d, value, data):
     x[i, j] = value
     calls = {
         "gelu": (exponential.gelu, x),
+        "gelu_tanh": (exponential.gelu_tanh, x),
         "cross_entropy": (exponential.cross_entropy, x, np.abs(g)),
         "layer_norm": (rows.layer_norm, x, weight, bias, 1e-5),
         "layer_norm_backward": (rows.layer_norm_backward, x, g, weight, bias[:1].repeat(r), weight[:1].repeat(r)),
@@ -210,11 +221,12 @@ def test_special_values_come_through_alike(dtype, seed, r, d, value, data):
 
 
 @DTYPES
-def test_a_nan_in_a_gradient_or_in_gelus_input_comes_out(dtype):
+@GELU
+def test_a_nan_in_a_gradient_or_in_gelus_input_comes_out(gelu, gelu_backward, dtype):
     x, g = np.ones(40, dtype), np.ones(40, dtype)
     x[3] = g[5] = np.nan
-    np.testing.assert_array_equal(np.flatnonzero(np.isnan(exponential.gelu(x))), [3])
-    np.testing.assert_array_equal(np.flatnonzero(np.isnan(exponential.gelu_backward(g, x))), [3, 5])
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(gelu(x))), [3])
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(gelu_backward(g, x))), [3, 5])
 
 
 @DTYPES

@@ -59,12 +59,12 @@ def test_initial_weights(name):
             assert 0.015 < array.std() < 0.025, key
         elif last == "cls_token":
             assert 0 < np.abs(array).max() < 1e-5
-        elif array.ndim > 1 or key == "head.bias":
-            fan_in = state["head.weight"].shape[1] if key == "head.bias" else array[0].size
+        elif array.ndim > 1 or key in ("head.bias", "patch_embed.proj.bias"):
+            fan_in = state[key.replace("bias", "weight")][0].size
             assert 0.7 * fan_in**-0.5 < np.abs(array).max() <= fan_in**-0.5, key
         elif ".norm" in key or key.startswith("norm"):
             assert (array == (last == "weight")).all(), key
-        elif key != "patch_embed.proj.bias":
+        else:
             assert not array.any(), key
 
 

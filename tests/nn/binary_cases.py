@@ -80,10 +80,16 @@ def _(draw, variant):
     return module.train(draw(st.booleans())), tokens(draw, 8, 4)
 
 
-@case(nn.BinaryBlock, "plain", "affine", "pooling")
+# Reduction, affine, pooling: of the rungs of binary DeiT, 0 and 1, 2, 3; and of BinaryViT's early stages.
+BLOCKS = {"plain": (1, False, False), "branches": (1, False, True), "affine": (1, True, True),
+          "reduced": (2, True, True)}  # fmt: skip
+
+
+@case(nn.BinaryBlock, *BLOCKS)
 def _(draw, variant):
-    grid = (2, 4) if variant == "pooling" else None
-    module = nn.BinaryBlock(attention(draw, 2, 1), 2, 2, affine=variant != "plain", pooling_grid=grid, init=ZEROS)
+    reduction, affine, pooling = BLOCKS[variant]
+    grid = (2, 4) if pooling else None
+    module = nn.BinaryBlock(attention(draw, 2, reduction), 2, 2, affine=affine, pooling_grid=grid, init=ZEROS)
     return module, tokens(draw, 8, 2)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minivit import Tensor, nn, ops
+from minivit.errors import UsageError
 from minivit.kernels import use_backend
 from minivit.models.binary_vit import Downsample
 from minivit.models.interop import BINARYVIT, to_minivit
@@ -55,13 +56,36 @@ def check(network, forward, file, official, dtype, backend):
     assert set(gradients) == set(parameters)
     for name, gradient in gradients.items():
         assert_close(parameters[name].grad, gradient, dtype, f"gradient of {name}")
-    after, buffers = ours("buffer_after."), dict(network.named_buffers())
-    assert set(after) in ({*buffers}, set())
+    after = ours("buffer_after." if network.training else "buffer.")
+    buffers = dict(network.named_buffers())
+    assert set(after) == set(buffers)
     for name, array in after.items():
         if name.endswith("num_batches_tracked"):
             assert buffers[name].data == array
         else:
             assert_close(buffers[name].data, array, dtype, name)
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: nn.BinaryUnit(4, 6, init=NOTHING), "of the widths 4 and 6 one must be a multiple of the other"),
+        (lambda: nn.BinaryUnit(0, 6, init=NOTHING), "of the widths 0 and 6 one must be"),
+        (lambda: nn.BinaryAttention(8, 0, att_prob_clip=1.0, init=NOTHING), "width 8 does not divide into 0 heads"),
+        (lambda: nn.BinaryAttention(8, 3, att_prob_clip=1.0, init=NOTHING), "width 8 does not divide into 3 heads"),
+        (
+            lambda: nn.BinaryAttention(8, 2, reduction=2, att_prob_clip=1.0, init=NOTHING),
+            "reduction 2 needs a grid of tokens that divides into such cells, got None",
+        ),
+        (
+            lambda: nn.BinaryAttention(8, 2, grid=(4, 6), reduction=4, att_prob_clip=1.0, init=NOTHING),
+            r"reduction 4 needs a grid of tokens that divides into such cells, got \(4, 6\)",
+        ),
+    ],
+)
+def test_sizes_that_cannot_work_are_refused_at_once(build, message):
+    with pytest.raises(UsageError, match=message):
+        build()
 
 
 LAYER = "vit.encoder.layer.0"

@@ -76,22 +76,25 @@ def test_float64_weights_are_packed_as_float32():
     np.testing.assert_array_equal(logits(pack(model.astype("float64")), x), expected, strict=True)
 
 
-@pytest.mark.parametrize("in_features, out_features", [(64, 64), (20, 60), (32, 128), (130, 130), (1, 1)])
+@pytest.mark.parametrize(
+    "in_features, out_features", [(64, 64), (20, 60), (32, 128), (130, 130), (1, 1), (128, 32), (60, 20), (260, 130)]
+)
 def test_one_unit(in_features, out_features):
     unit = shaken(nn.BinaryUnit(in_features, out_features, init=uniform_fan_in(np.random.default_rng(0))))
     check_unit(unit, (2, 7, in_features))
 
 
-@pytest.mark.parametrize("chans", [1, 20, 64, 70])
-def test_one_unit_that_halves_the_grid(chans):
-    unit = shaken(nn.BinaryUnit(chans, 2 * chans, grid=(4, 6), init=uniform_fan_in(np.random.default_rng(0))))
+@pytest.mark.parametrize("chans, out_chans", [(1, 2), (20, 40), (64, 128), (70, 140), (70, 35)])
+def test_one_unit_that_halves_the_grid(chans, out_chans):
+    unit = shaken(nn.BinaryUnit(chans, out_chans, grid=(4, 6), init=uniform_fan_in(np.random.default_rng(0))))
     check_unit(unit, (3, 24, chans))
 
 
 def check_unit(unit, shape):
     x = Tensor(np.random.default_rng(1).standard_normal(shape, np.float32))
-    with no_grad():
-        np.testing.assert_array_equal(PackedUnit(unit)(x).data, unit(x).data, strict=True)
+    for backend in ("numba", "numpy"):
+        with no_grad(), use_backend(backend):
+            np.testing.assert_array_equal(PackedUnit(unit)(x).data, unit(x).data, strict=True)
 
 
 def test_weights_are_bits_and_no_latent_ones_are_left():

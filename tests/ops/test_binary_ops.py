@@ -146,6 +146,14 @@ def test_pooling_branches_by_their_definition(b, h, w, c):
     np.testing.assert_allclose(found.data, expected.reshape(b, h * w, c), atol=1e-12)
 
 
+def test_the_gradient_of_shifts_stays_exact_for_many_tokens():
+    """A running sum in float32 is wrong by 1e-5 here."""
+    g = np.random.default_rng(0).random((2000, 64, 2), np.float32)
+    x, vectors = np.zeros_like(g), np.zeros((4, 2), np.float32)
+    *_, dshift = differentiate(lambda *a: ops.pooling_branches(*a, grid=(8, 8)), g, x, vectors, vectors)
+    np.testing.assert_allclose(dshift, np.tile(g.sum(axis=(0, 1), dtype=np.float64), (4, 1)), rtol=1e-6)
+
+
 def test_cells_by_hand():
     x = np.arange(16.0).reshape(1, 8, 2)  # 2 rows of 4 tokens
     np.testing.assert_array_equal(ops.pool_cells(x, grid=(2, 4), size=2).data, [[[5, 6], [9, 10]]])
