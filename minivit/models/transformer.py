@@ -27,9 +27,9 @@ def attention_options(config, init, rng):
     }
 
 
-def transformer_block(config, attention, dim, *, drop_path, layer_scale=None, init, rng):
+def transformer_block(config, attention, dim, *, drop_path, layer_scale=None, gelu="exact", init, rng):
     """The pre-norm block around ``attention`` for tokens of width ``dim``."""
-    mlp = Mlp(dim, int(dim * config.mlp_ratio), drop=config.drop_rate, init=init, rng=rng)
+    mlp = Mlp(dim, int(dim * config.mlp_ratio), gelu=gelu, drop=config.drop_rate, init=init, rng=rng)
     return Block(
         attention, mlp, dim, norm_eps=config.norm_eps, layer_scale=layer_scale, drop_path=drop_path, rng=rng
     )

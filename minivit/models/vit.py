@@ -49,6 +49,7 @@ class ViTConfig(ImageModelConfig):
     mlp_ratio: float = 2.0
     qkv_bias: bool = False
     norm_eps: float = 1e-5
+    gelu: str = "exact"  # or "tanh", the approximation in the network that gave the AugReg weights (arXiv 2106.10270)
     init_values: OptionalFloat = None  # what LayerScale starts with; None: no LayerScale
     distilled: bool = False
     eval_heads: str = "mean"  # how the two heads of a distilled model answer in evaluation
@@ -65,6 +66,7 @@ class ViTConfig(ImageModelConfig):
             object.__setattr__(self, "patch_size", max(1, min(self.image_shape) // 8))
         super().__post_init__()
         self.require_at_least(1, "patch_size", "embed_dim", "depth", "num_heads")
+        self.require_one_of("gelu", ("exact", "tanh"))
         self.require_layer_scale()
         check_eval_heads(self)
         self.require_transformer([self.embed_dim], [self.num_heads], self.patch_size)
@@ -117,8 +119,9 @@ class VisionTransformer(ImageModel):
             c.embed_dim, c.num_heads, proj=c.num_heads > 1 or not c.small_data, **attention_options(c, init, generator)
         )
         return transformer_block(
-            c, attention, c.embed_dim, drop_path=drop_path, layer_scale=c.init_values, init=init, rng=generator
-        )
+            c, attention, c.embed_dim,
+            drop_path=drop_path, layer_scale=c.init_values, gelu=c.gelu, init=init, rng=generator,
+        )  # fmt: skip
 
     def forward(self, x):
         tokens = self.norm(self.forward_features(x)[:, : 2 if self.config.distilled else 1])

@@ -15,15 +15,22 @@ from minivit.nn.module import Module, Parameter
 
 
 class Mlp(Module):
-    """Linear - GELU - Linear on the last axis: (..., dim) -> (..., dim) through width ``hidden``."""
+    """Linear - GELU - Linear on the last axis: (..., dim) -> (..., dim) through width ``hidden``.
 
-    def __init__(self, dim, hidden, *, drop=0.0, init, rng):
+    Args:
+        gelu: form of the GELU, see ``ops.gelu``.
+        drop: dropout rate after the GELU and after the second layer; masks come from ``rng``.
+        init: a rule of ``minivit.nn.init``.
+    """
+
+    def __init__(self, dim, hidden, *, gelu="exact", drop=0.0, init, rng):
         self.fc1 = Linear(dim, hidden, init=init)
         self.fc2 = Linear(hidden, dim, init=init)
         self.drop = Dropout(drop, rng)
+        self.gelu = gelu
 
     def forward(self, x):
-        x = self.drop(ops.gelu(self.fc1(x)))
+        x = self.drop(ops.gelu(self.fc1(x), self.gelu))
         return self.drop(self.fc2(x))
 
 

@@ -130,9 +130,18 @@ def relu(a, /):
 
 
 @op
-def gelu(a, /):
-    """a Phi(a) with the exact normal distribution function (Hendrycks & Gimpel 2016), not the tanh approximation."""
+def gelu(a, /, form="exact"):
+    """a Phi(a), Phi the normal distribution function (Hendrycks & Gimpel 2016, section 2).
+
+    Args:
+        form: "exact", or "tanh" for their approximation, a/2 (1 + tanh(sqrt(2 / pi) (a + 0.044715 a^3))), which is up
+            to 5e-4 off.
+    """
     require_floats(a)
+    if form == "tanh":
+        return exponential.gelu_tanh(a), (lambda g: exponential.gelu_tanh_backward(g, a),)
+    if form != "exact":
+        raise ValueError(f"expected form 'exact' or 'tanh', got {form!r}")
     return exponential.gelu(a), (lambda g: exponential.gelu_backward(g, a),)
 
 

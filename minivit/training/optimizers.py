@@ -1,4 +1,4 @@
-"""AdamW, SGD and gradient clipping.
+"""AdamW, Adam, SGD and gradient clipping.
 
 An optimiser owns a list of named parameters and changes their arrays in place. The learning rate is a plain
 attribute: the loop sets ``optimizer.lr`` before each step.
@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
-from minivit.errors import MinivitError
 from minivit.kernels.adamw import adamw_step
+from minivit.training.state_arrays import copy_into
 
 _NO_WEIGHTS = ("cls_token", "dist_token", "pos_embed", "absolute_pos_embed", "relative_position_bias_table")
 
@@ -22,6 +22,11 @@ def decay_all(name, parameter):
 def decay_weights(name, parameter):
     """The usual group: all but vectors (norms, biases, scales), class tokens and tables of positions."""
     return parameter.data.ndim > 1 and name.rpartition(".")[2] not in _NO_WEIGHTS
+
+
+def decay_like_deit(name, parameter):
+    """DeiT's group: that of :func:`decay_weights`, and the distillation token, which its code forgot to exempt."""
+    return name == "dist_token" or decay_weights(name, parameter)
 
 
 class Optimizer:
@@ -72,19 +77,10 @@ class Optimizer:
         """Take over what :meth:`state_dict` gave.
 
         Raises:
-            MinivitError: names or shapes are not those of this optimiser and its parameters.
+            MinivitError: names, shapes or dtypes are not those of this optimiser and its parameters.
         """
-        mine = self.state_dict()
-        wrong = sorted(mine.keys() ^ arrays.keys())
-        wrong += [name for name in mine.keys() & arrays.keys() if mine[name].shape != arrays[name].shape]
-        if wrong:
-            raise MinivitError(
-                f"optimiser state does not fit the model: {len(wrong)} entries differ, first {wrong[0]!r}"
-            )
+        copy_into(self.state_dict(), arrays, "the state of the optimiser")
         self.steps = int(arrays["steps"])
-        for slot, named in self.state.items():
-            for name, array in named.items():
-                array[...] = arrays[f"{slot}.{name}"]
 
 
 class AdamW(Optimizer):
@@ -108,17 +104,33 @@ class AdamW(Optimizer):
         self.betas, self.eps = betas, eps
 
     def _update(self, name, p):
+        self._move(name, p, p.grad, self.weight_decay[name])
+
+    def _move(self, name, p, grad, weight_decay):
         adamw_step(
             p.data,
-            p.grad,
+            grad,
             self.state["exp_avg"][name],
             self.state["exp_avg_sq"][name],
             step=self.steps,
             lr=self.lr,
-            weight_decay=self.weight_decay[name],
+            weight_decay=weight_decay,
             betas=self.betas,
             eps=self.eps,
         )
+
+
+class Adam(AdamW):
+    """Adam (Kingma and Ba, arXiv 1412.6980) with the decay as a part of the gradient, L2 regularisation:
+
+        g <- g + decay p,   then as AdamW without decay
+
+    The quotient takes the size of the gradient out of the decay too, so that weights with large gradients decay less:
+    what AdamW mends. Arguments as there.
+    """
+
+    def _update(self, name, p):
+        self._move(name, p, p.grad + self.weight_decay[name] * p.data, 0.0)
 
 
 class SGD(Optimizer):

@@ -256,7 +256,7 @@ SIZES = {  # (height, width): of images that a family takes, and that it refuses
     ResNetConfig: ([(9, 7), (32, 16)], {}),
     RegNetConfig: ([(33, 18), (32, 16)], {}),
     BinaryDeiTConfig: ([(12, 12), (8, 20)], {(10, 12): "does not divide into patches of 4"}),
-    BinaryViTConfig: ([(16, 24), (24, 8)], {(12, 16): "does not divide into patches of 8"}),
+    BinaryViTConfig: ([(16, 24), (24, 8)], {(12, 16): "must be a multiple of 8"}),
 }
 
 
@@ -310,6 +310,7 @@ def test_unknown_names_are_answered_with_near_ones():
         ("vit", {"embed_dim": 10, "num_heads": 4}, "embed_dim 10 does not divide into 4 heads"),
         ("vit", {"drop_path_rate": 1.0}, r"drop_path_rate must lie in \[0, 1\)"),
         ("vit", {"mlp_ratio": 0.0}, "mlp_ratio 0.0"),
+        ("vit", {"gelu": "relu"}, "gelu must be one of exact, tanh, got 'relu'"),
         ("vit", {"eval_heads": "sum"}, "eval_heads must be one of mean, softmax, class, distill, got 'sum'"),
         ("cait", {"diagonal": "yes"}, "diagonal must be one of none, published, masked"),
         ("cait", {"init_values": float("nan")}, "init_values must be a finite number, got nan"),
@@ -341,7 +342,8 @@ def test_unknown_names_are_answered_with_near_ones():
         ("binary_deit", {"mlp_ratio": 2.5}, "mlp_ratio must be of type int, got 2.5"),
         ("binary_deit", {"embed_dim": 100, "num_heads": 3}, "embed_dim 100 does not divide into 3 heads"),
         ("binary_vit", {"att_prob_clip": float("nan")}, "att_prob_clip must be positive and finite, got nan"),
-        ("binary_vit", {"img_size": 100}, "does not divide into patches of 32"),
+        ("binary_deit", {"embed_dim": 200}, "does not divide into 3 heads: set a number of heads that fits"),
+        ("binary_vit", {"img_size": 100}, "img_size must be a multiple of 32 with patch_size 4 and 4 stages, got 100"),
         ("binary_vit", {"depths": (1, 1)}, r"must have one entry for each stage, got lengths \[2, 2, 2, 4\]"),
         ("binary_vit", {"embed_dims": (64, 96, 192, 384)}, "the width of a stage must be a multiple of that before it"),
         ("binary_vit", {"reductions": (3, 1, 1, 1)}, "a grid of 56x56 tokens does not divide by reduction 3"),
@@ -371,6 +373,19 @@ def test_the_two_halves_of_lsa_are_independent():
     names = ("vit", "t_vit", "m_vit", "l_vit", "s_vit", "sl_vit")
     scales = {name: [n for n, _ in small(name).named_parameters() if n.endswith("scale")] for name in names}
     assert [len(scales[name]) for name in names] == [0, 2, 0, 2, 0, 2]
+
+
+@pytest.mark.parametrize(
+    "name, keywords, same_as",
+    [
+        ("sl_vit", {"spt": False}, "l_vit"),
+        ("deit_tiny_distilled_patch16_224", {"distilled": False}, "deit_tiny_patch16_224"),
+        ("binary_vit_star", {"full_precision_downsampling": False}, "binary_vit"),
+    ],
+)
+def test_a_name_is_a_set_of_defaults(name, keywords, same_as):
+    """Whatever a name stands for, a keyword that says otherwise counts."""
+    assert configure(name, **keywords) == configure(same_as)
 
 
 @pytest.mark.parametrize("name, output_layer", [("vit", False), ("sl_vit", False), ("deit_tiny_patch16_224", True)])

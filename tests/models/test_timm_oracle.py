@@ -16,6 +16,7 @@ CASES = {  # what it tries -> (model, keywords)
     "vit oblong": ("vit_tiny_patch16_224", {**TINY_VIT, "img_size": (8, 20)}),
     "vit layer scale": ("vit_small_patch16_224", {**TINY_VIT, "img_size": 12, "init_values": 0.1, "mlp_ratio": 2.5}),
     "vit no qkv bias": ("vit_base_patch16_224", {**TINY_VIT, "img_size": 8, "qkv_bias": False, "in_chans": 1}),
+    "vit tanh": ("vit_tiny_patch16_224", {**TINY_VIT, "img_size": 8, "gelu": "tanh"}),
     "deit one head": ("deit_small_patch16_224", {**TINY_VIT, "img_size": 12, "num_heads": 1}),
     "deit distilled": ("deit_tiny_distilled_patch16_224", {**TINY_VIT, "img_size": (8, 12), "depth": 1}),
     "cait": ("cait_xxs24_224", {**TINY_CAIT, "img_size": 12}),
@@ -77,8 +78,12 @@ def pair(libraries, request):
 
 def make_pair(libraries, case):
     name, keywords = CASES[case]
-    sizeless = {key: value for key, value in keywords.items() if key != "img_size"}
-    theirs = random_model(*libraries, name, **(sizeless if name.startswith("regnet") else keywords))
+    timm_keywords = {key: value for key, value in keywords.items() if key != "gelu"}
+    if "gelu" in keywords:
+        timm_keywords["act_layer"] = f"gelu_{keywords['gelu']}"
+    if name.startswith("regnet"):
+        del timm_keywords["img_size"]
+    theirs = random_model(*libraries, name, **timm_keywords)
     ours = minivit.create_model(name, seed=1, **keywords).astype(np.float64).eval()
     ours.load_state_dict({key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
     size = keywords["img_size"]

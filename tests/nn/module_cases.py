@@ -161,7 +161,10 @@ def _(draw, variant):
 @case(nn.Mlp)
 def _(draw, variant):
     dim = draw(SIZES)
-    return nn.Mlp(dim, draw(SIZES), drop=draw(RATES), init=ZEROS, rng=None), [array(draw, draw(BATCHES), 2, dim)]
+    mlp = nn.Mlp(
+        dim, draw(SIZES), gelu=draw(st.sampled_from(["exact", "tanh"])), drop=draw(RATES), init=ZEROS, rng=None
+    )
+    return mlp, [array(draw, draw(BATCHES), 2, dim)]
 
 
 def branches(draw, attention, dim, heads):

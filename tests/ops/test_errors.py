@@ -99,6 +99,7 @@ WRONG = {
     "half": (lambda: t(2).astype(np.float16), TypeError, r"astype\(float32\[2\]\): expected float32, float64"),
     "where": (lambda: ops.where(np.ones(2), t(2), 0), TypeError, "condition of dtype bool, got float32"),
     "gelu": (lambda: ops.gelu(INTS), TypeError, r"gelu\(int64\[2, 3, 4, 4\]\): expected floating dtypes"),
+    "gelu of a form": (lambda: ops.gelu(t(2), "tan"), ValueError, "expected form 'exact' or 'tanh', got 'tan'"),
     "dropout ints": (lambda: ops.dropout(INTS, 0.5, RNG), TypeError, "dropout.*expected floating dtypes"),
     "avg_pool2d ints": (lambda: ops.avg_pool2d(INTS, 2), TypeError, "avg_pool2d.*expected floating dtypes"),
     "max_pool2d ints": (lambda: ops.max_pool2d(INTS, 2), TypeError, "max_pool2d.*expected floating dtypes"),

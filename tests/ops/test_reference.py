@@ -226,6 +226,7 @@ X = np.concatenate([np.linspace(-9, 9, 181), [-1e-8, 0, 1e-8, 40, -40]])
     [
         (ops.erf, special.erf),
         (ops.gelu, lambda x: x * special.ndtr(x)),
+        (lambda x: ops.gelu(x, "tanh"), lambda x: x * special.expit(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
         (ops.sigmoid, special.expit),
         (ops.tanh, lambda x: 1 - 2 * special.expit(-2 * x)),
         (ops.relu, lambda x: x * (x > 0)),

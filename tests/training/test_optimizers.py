@@ -6,8 +6,17 @@ import pytest
 from minivit.errors import MinivitError
 from minivit.kernels import use_backend
 from minivit.kernels.adamw import adamw_step
+from minivit.models import create_model
 from minivit.tensor import Tensor
-from minivit.training.optimizers import SGD, AdamW, clip_grad_norm, decay_all, decay_weights
+from minivit.training.optimizers import (
+    SGD,
+    Adam,
+    AdamW,
+    clip_grad_norm,
+    decay_all,
+    decay_like_deit,
+    decay_weights,
+)
 
 NAMES = ("w", "b", "pos")
 
@@ -34,11 +43,12 @@ def run(optimizer, parameters, g, lrs, trajectory, rtol, steps=range(10)):
 
 @pytest.mark.parametrize("backend", ["numba", "numpy"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_adamw_follows_pytorch(golden, backend, dtype):
+@pytest.mark.parametrize("kind, trajectory", [(AdamW, "adamw"), (Adam, "adam_l2")])
+def test_adam_follows_pytorch(golden, backend, dtype, kind, trajectory):
     parameters, g = make_parameters(golden, dtype)
     with use_backend(backend):
-        optimizer = AdamW(parameters.items(), weight_decay=0.05, decays=only_w)
-        run(optimizer, parameters, g, "lrs", "adamw", rtol=1e-6)
+        optimizer = kind(parameters.items(), weight_decay=0.05, decays=only_w)
+        run(optimizer, parameters, g, "lrs", trajectory, rtol=1e-6)
     assert all(p.data.dtype == dtype for p in parameters.values())
 
 
@@ -146,3 +156,29 @@ def test_decay_groups():
     assert not decay_weights("pos_embed", table)
     assert not decay_weights("cls_token", table)
     assert all(decay_all(name, vector) for name in ("norm.weight", "pos_embed"))
+
+
+FLAT = {"img_size": 8, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2}
+EXEMPT = {  # what the official codes exempt beside vectors and biases
+    "vit": (FLAT, {"pos_embed", "cls_token"}),
+    "deit_tiny_distilled_patch16_224": (FLAT, {"pos_embed", "cls_token", "dist_token"}),
+    "cait_xxs24_224": (FLAT, {"pos_embed", "cls_token"}),
+    "sl_cait": (FLAT, {"pos_embed", "cls_token"}),
+    "pit_ti_distilled_224": ({"img_size": 40}, {"pos_embed", "cls_token"}),
+    "swin_tiny_patch4_window7_224": ({"img_size": 32}, {"relative_position_bias_table"}),
+    "sl_swin": ({}, {"relative_position_bias_table", "absolute_pos_embed"}),
+    "t2t_vit_7": ({"img_size": 32}, {"cls_token"}),
+    "binary_deit_cls": ({"img_size": 32}, {"pos_embed", "cls_token"}),
+    "resnet20": ({}, set()),
+}
+
+
+@pytest.mark.parametrize("name", EXEMPT)
+def test_decay_groups_of_models(name):
+    keywords, exempt = EXEMPT[name]
+    parameters = dict(create_model(name, seed=None, **keywords).named_parameters())
+    spared = {n for n, p in parameters.items() if not decay_weights(n, p)}
+    plain = {n for n, p in parameters.items() if p.ndim <= 1 or n.endswith(".bias")}
+    assert plain <= spared
+    assert {n.rpartition(".")[2] for n in spared - plain} == exempt
+    assert {n for n in spared if decay_like_deit(n, parameters[n])} == exempt & {"dist_token"}
