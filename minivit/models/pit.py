@@ -172,10 +172,9 @@ class PoolingTransformer(ImageModel):
         cls = ops.broadcast_to(self.cls_token, (x.shape[0], *self.cls_token.shape[1:]))
         patches = self.patch_embed(x)
         if self.config.small_data:
-            tokens = ops.concat([cls, patches], axis=1) + self.pos_embed
+            tokens = self.pos_drop(ops.concat([cls, patches], axis=1) + self.pos_embed)
         else:  # a map of positions, none for the class token
-            tokens = ops.concat([cls, patches + as_tokens(self.pos_embed)], axis=1)
-        tokens = self.pos_drop(tokens)
+            tokens = ops.concat([cls, self.pos_drop(patches + as_tokens(self.pos_embed))], axis=1)
         for stage in self.transformers:
             tokens = stage(tokens)
         return tokens

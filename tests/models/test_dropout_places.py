@@ -40,6 +40,7 @@ class Recorder:
         ("sl_cait", {**FLAT, "depth_token_only": 1}, [POSITIONS, *TALKING, *TALKING]),
         ("cait_xxs24_224", {**FLAT, "depth_token_only": 1}, [POSITIONS, *TALKING]),
         ("pit", STAGES, [POSITIONS, *BLOCK, *BLOCK]),
+        ("pit_ti_224", {**STAGES, "stride": 2}, [POSITIONS, *BLOCK, *BLOCK]),
         ("swin", WINDOWS, [POSITIONS, *BLOCK, *BLOCK]),
         ("t2t_vit_t_14", SPLITS, [POSITIONS, *BLOCK]),
     ],
