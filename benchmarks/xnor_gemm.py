@@ -245,7 +245,10 @@ def report(measured, threads):
     rates = [m * k * n / t for (*_, m, k, n), t in zip(SHAPES, ours["product"])]
     fractions = [rate / (threads * ours["ceiling"]) for rate in rates]
     print_layers(measured, ours, fractions, threads)
-    result = {}
+    result = {f"milliseconds_{kind}": round(1e3 * network_seconds(ours[kind]), 2) for kind in MEANING}
+    print("all layers of BinaryViT, each as often as it occurs, milliseconds:")
+    for kind, meaning in MEANING.items():
+        print(f"  {meaning:44} {result[f'milliseconds_{kind}']:5.2f}")
     for side, times in measured.items():
         print(f"times as fast as sgemm ({side}, {times['core']} kernels), geometric mean over layers:")
         for label, kind in (("", "product"), ("_with_packing", "packed"), ("_scaled", "scaled")):

@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         self.command = command
 
     def error(self, message):
-        self.exit(2, f"{name_of(self.command)}: error: {message} (--help lists the options)\n")
+        self.exit(2, f"{name_of(self.command)}: error: {printable(message)} (--help lists the options)\n")
 
 
 def run(command, main, argv=None):
@@ -37,27 +37,45 @@ def run(command, main, argv=None):
         command: see :func:`name_of`.
         main: function of the list of arguments, or None for those of the process.
     """
-    name = name_of(command)
+    _prepare_streams()
     try:
         code = main(argv) or 0
         sys.stdout.flush()
     except MinivitError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        complain(command, error)
         code = 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print(f"\n{name}: interrupted", file=sys.stderr)
+        print(f"\n{name_of(command)}: interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of a pipe has left, as ``head`` does: nobody is there to be told
         _abandon_stdout()
         code = 1
     except OSError as error:  # what nobody foresaw: a file that cannot be read, a disk that is full
-        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        complain(command, error)
         code = 1
         try:
             sys.stdout.flush()
         except OSError:  # it was stdout itself
             _abandon_stdout()
     sys.exit(code)
+
+
+def complain(command, error):
+    """Print an error in one line on stderr."""
+    print(f"{name_of(command)}: error: {printable(error)}", file=sys.stderr)
+
+
+def printable(text):
+    """Return ``text`` with control characters escaped: names from files may hold what a terminal obeys."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def _prepare_streams():
+    """Let stdout and stderr take any name, in any encoding; what was closed, as by ``>&-``, leads nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))
+        getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _abandon_stdout():

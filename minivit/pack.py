@@ -17,9 +17,10 @@ examples:
   python -m minivit.profile binary_vit.packed --time --batch-size 1
 
 The packed file holds each binary weight as one bit, and all other numbers exactly. It is for inference: the latent
-weights that training changes are not in it, so keep the checkpoint. An output file that exists is replaced.
-The last line of stdout is one JSON object: checkpoint_bytes are those of the network's weights in float32, without the
-state of a run, and ratio is how many times smaller the packed file is.
+weights that training changes are not in it, so keep the checkpoint. An older packed file of that name is replaced, with
+--verify only by one that has passed; any other file is left alone.
+The last line of stdout is one JSON object: checkpoint_bytes are those of the network's weights and buffers in float32,
+like profile's weight_bytes, and ratio is how many times smaller the packed file is.
 """
 
 
@@ -31,7 +32,7 @@ def build_parser():
     parser.add_argument("checkpoint", metavar="CKPT", help="a binary network, such as runs/.../best.npz")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="packed file to write")
     parser.add_argument("--verify", action="store_true",
-                        help="compare the logits of what was written with the checkpoint's")  # fmt: skip
+                        help="write nothing unless the packed network's logits are the checkpoint's")  # fmt: skip
     command.add_threads_option(parser)
     return parser
 
@@ -45,24 +46,28 @@ def main(argv=None):
 
     from minivit.models.packing import pack
     from minivit.nn.packed import PackedUnit
-    from minivit.training import checkpoint
+    from minivit.training import checkpoint, packed_file
     from minivit.training.report import note
 
     saved, out = checkpoint.read(args.checkpoint), Path(args.out)
     if saved.packed:
         raise MinivitError(f"{args.checkpoint} is packed already")
-    if out.exists() and os.path.samefile(out, saved.path):
-        raise UsageError("-o names the checkpoint itself, whose latent weights would be lost: name another file")
+    replaces = os.path.lexists(out)
+    if replaces and (out.is_symlink() or not out.is_file() or not packed_file.is_packed(out)):
+        raise UsageError(f"-o {args.out!r} is there and no regular packed file, so it stays: name another file")
     model = saved.build()
-    float_bytes = sum(array.nbytes for array in model.state_dict().values())
+    float_bytes = 4 * sum(array.size for array in model.state_dict().values())
     expected = _logits(model) if args.verify else None
+    verified = {}
+
+    def verify(path):
+        verified["largest_difference"] = _compare(_logits(checkpoint.load(path)), expected)
+
     pack(model)
-    replaced = out.exists()
-    checkpoint.save(
-        out, model, data=saved.data, class_names=saved.class_names, mean=saved.mean, std=saved.std
-    )
-    if replaced:
-        note(f"note: replaced {out}")
+    about = {"data": saved.data, "class_names": saved.class_names, "mean": saved.mean, "std": saved.std}
+    checkpoint.save(out, model, **about, check=verify if args.verify else None)
+    if replaces:
+        note(f"note: replaced {command.printable(out)}")
     size = out.stat().st_size
     result = {
         "model": saved.architecture,
@@ -71,36 +76,36 @@ def main(argv=None):
         "checkpoint_bytes": float_bytes,
         "ratio": round(float_bytes / size, 2),
         "binary_weights": sum(m.k * len(m.words.data) for m in model.modules() if isinstance(m, PackedUnit)),
+        **verified,
     }
-    print(f"{saved.architecture}: {float_bytes:,} bytes become {size:,}, one in {result['ratio']}, in {out}")
+    ratio = f"one in {result['ratio']}"
+    print(f"{saved.architecture}: {float_bytes:,} bytes become {size:,}, {ratio}, in {command.printable(out)}")
     if args.verify:
-        result["largest_difference"] = _compare(_logits(checkpoint.load(out)), expected, out)
         print(f"logits of {IMAGES} random images differ by at most {result['largest_difference']:.1e}")
     print(json.dumps(result, allow_nan=False))
 
 
 def _logits(model):
-    """Logits (IMAGES, classes) of random images, one after the other: an array."""
+    """Logits (IMAGES, classes) of random images, one after the other: an array. Raises MinivitError: not finite."""
     import numpy as np
 
     from minivit.tensor import Tensor, no_grad
 
     rng, shape = np.random.default_rng(0), (1, model.config.in_chans, *model.config.image_shape)
     with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-        return np.concatenate([model(Tensor(rng.standard_normal(shape, np.float32))).data for _ in range(IMAGES)])
-
-
-def _compare(found, expected, path):
-    """Return the largest difference of logits. Raises MinivitError where they, or the decisions, are not the same."""
-    import numpy as np
-
-    if not np.isfinite(expected).all():
+        logits = np.concatenate([model(Tensor(rng.standard_normal(shape, np.float32))).data for _ in range(IMAGES)])
+    if not np.isfinite(logits).all():
         raise MinivitError("the network gives numbers that are not finite, so that there is nothing to verify")
-    difference = float(np.abs(found - expected).max())
+    return logits
+
+
+def _compare(found, expected):
+    """Return the largest difference of logits. Raises MinivitError where they, or the decisions, are not the same."""
+    difference = float(abs(found - expected).max())
     flips = int((found.argmax(axis=1) != expected.argmax(axis=1)).sum())
-    if flips or not difference <= TOLERANCE:
+    if flips or difference > TOLERANCE:
         raise MinivitError(
-            f"{path} is written, but do not use it: its logits differ by up to {difference:.1e}, and {flips} of "
+            f"nothing is written: the packed network's logits differ by up to {difference:.1e}, and {flips} of "
             f"{len(expected)} decisions"
         )
     return difference

@@ -1,7 +1,6 @@
 """``python -m minivit.predict``: what a trained network sees in image files."""
 
 import json
-import sys
 
 from minivit import command
 from minivit.errors import MinivitError, UsageError
@@ -80,7 +79,7 @@ def _decode(files, size, failed):
             pixels.append(decode(read_file(Path(file)), size, file))
             good.append(file)
         except MinivitError as error:
-            print(f"minivit.predict: error: {error}", file=sys.stderr)
+            command.complain("predict", error)
             failed.append(file)
     return good, pixels
 
@@ -107,11 +106,11 @@ def _top(probabilities, names, count):
 
 
 def _print_table(seen):
-    width = max((len(name) for _, top in seen for name, _ in top), default=0)
+    width = max((len(command.printable(name)) for _, top in seen for name, _ in top), default=0)
     for file, top in seen:
-        print(file.encode(errors="replace").decode())  # a name may hold bytes that are no text
+        print(command.printable(file))
         for name, probability in top:
-            print(f"  {name:<{width}}  {probability:7.2%}")
+            print(f"  {command.printable(name):<{width}}  {probability:7.2%}")
 
 
 if __name__ == "__main__":

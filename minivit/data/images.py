@@ -1,6 +1,7 @@
 """Decoding image files with Pillow, the optional extra ``images``."""
 
 import io
+import warnings
 
 import numpy as np
 
@@ -34,7 +35,10 @@ def decode(content, img_size, where):
 
     height, width = img_size if isinstance(img_size, tuple) else (img_size, img_size)
     try:
-        with Image.open(io.BytesIO(content)) as opened:
+        with warnings.catch_warnings(), io.BytesIO(content) as file:
+            # Pillow warns of large photographs; those that are twice as large it refuses.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(file)
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("I"):  # 16-bit grey, which conversion would clip rather than scale
                 image = Image.fromarray(np.clip(np.asarray(image) // 257, 0, 255).astype(np.uint8))

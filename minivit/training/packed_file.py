@@ -9,8 +9,8 @@ Byte planes are the first bytes of all numbers, then all second ones, and so on:
 exponents of floats when they lie side by side. Floats are stored exactly: a change in the last digit would turn signs
 over somewhere, and behind a sign that is no longer a small change.
 
-Reading trusts nothing: the digest covers every byte, and no part may unfold to more than the metadata states, nor those
-to much more than the file.
+Reading trusts nothing: the digest covers every byte, and no part may unfold to more than the metadata states, nor to
+much more than the file.
 """
 
 import hashlib
@@ -20,14 +20,17 @@ import zlib
 
 import numpy as np
 
+from minivit.errors import UsageError
+
 FORMAT = "minivit packed"
 VERSION = 1
 MAGIC = b"\x89minivit packed\n"
 DTYPES = ("<u8", "<f4", "<i8")
 """Words of bits, floats, and counters."""
-MAX_GROWTH, HARMLESS = 20, 1 << 20
-"""A file may unfold to so many times its size, or to so many bytes if that is more: constants of a network that has not
-been trained take hardly any space."""
+MAX_GROWTH, FLOAT_GROWTH, HARMLESS = 2, 20, 1 << 20
+"""A part may unfold to so many times the size of the file, floats to FLOAT_GROWTH times, or to so many bytes if that is
+more. Bits hardly deflate, and the float network that they are loaded into takes 32 times their size; but constants of a
+network that has not been trained take hardly any space."""
 
 _START = len(MAGIC) + hashlib.sha256().digest_size
 
@@ -45,15 +48,19 @@ def write(file, metadata, arrays):
         file: where to.
         metadata: JSON values by name.
         arrays: name -> array, the state dict of a network that ``minivit.models.packing.pack`` has packed.
+
+    Raises:
+        UsageError: an array of another dtype than DTYPES.
     """
     arrays = {name: array.astype(array.dtype.newbyteorder("<")) for name, array in arrays.items()}
     listed = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
+    for name, array in arrays.items():
+        if array.dtype.str not in DTYPES:
+            raise UsageError(f"packed networks are float32, and {name} is {array.dtype}: turn the network to float32")
     header = json.dumps({**metadata, "arrays": listed}, allow_nan=False).encode()
-    parts = [header, *(_planes([a for a in arrays.values() if a.dtype.str == dtype], dtype) for dtype in DTYPES)]
-    deflated = [zlib.compress(part, 9) for part in parts]
-    if sum(map(len, parts)) > _limit(sum(map(len, deflated[1:]))):  # nothing but constants: a reader would refuse that
-        deflated = [zlib.compress(part, 0) for part in parts]
-    body = b"".join(deflated)
+    body = _deflate(header)
+    for dtype in DTYPES:
+        body += _deflate(_planes([a for a in arrays.values() if a.dtype.str == dtype], dtype), dtype)
     file.write(MAGIC + hashlib.sha256(body).digest() + body)
 
 
@@ -84,25 +91,35 @@ def read_arrays(metadata, rest):
     for name, dtype, shape in metadata["arrays"]:
         if not isinstance(name, str) or not all(type(side) is int and side >= 0 for side in shape):
             raise ValueError("its list of arrays makes no sense")
+        if dtype not in DTYPES:
+            raise ValueError(f"it lists an array of the unknown dtype {dtype}")
         shapes[dtype][name] = tuple(shape)
-    sizes = {dtype: sum(math.prod(shape) for shape in named.values()) for dtype, named in shapes.items()}
-    if sum(size * np.dtype(dtype).itemsize for dtype, size in sizes.items()) > _limit(len(rest)):
-        raise ValueError("its arrays would unfold to far more than its size")
     arrays = {}
     for dtype, named in shapes.items():
-        planes, rest = _inflate(rest, sizes[dtype] * np.dtype(dtype).itemsize, exactly=True)
+        size = sum(map(math.prod, named.values())) * np.dtype(dtype).itemsize
+        if size > _limit(len(rest), dtype):
+            raise ValueError("its arrays would unfold to far more than its size")
+        planes, rest = _inflate(rest, size, exactly=True)
         flat, start = _from_planes(planes, dtype), 0
         for name, shape in named.items():
             arrays[name] = flat[start : start + math.prod(shape)].reshape(shape)
             start += math.prod(shape)
     if rest:
         raise ValueError("there are bytes behind its end")
+    if len(arrays) < len(metadata["arrays"]):
+        raise ValueError("two of its arrays have one name")
     return arrays
 
 
-def _limit(size):
-    """Bytes that a file of ``size`` bytes may unfold to."""
-    return max(MAX_GROWTH * size, HARMLESS)
+def _limit(size, dtype=None):
+    """Bytes that a part may unfold to in a file of which ``size`` bytes are left; ``dtype`` is None for the header."""
+    return max((FLOAT_GROWTH if dtype == "<f4" else MAX_GROWTH) * size, HARMLESS)
+
+
+def _deflate(part, dtype=None):
+    """Deflate a part, unless it shrinks so much that a reader would refuse it."""
+    deflated = zlib.compress(part, 9)
+    return zlib.compress(part, 0) if len(part) > _limit(len(deflated), dtype) else deflated
 
 
 def _planes(arrays, dtype):

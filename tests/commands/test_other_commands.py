@@ -120,6 +120,31 @@ def test_a_full_disk_under_stdout_is_one_line(tmp_path):
     assert process.returncode == 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments, code", [(["minivit"], 0), (["minivit.evaluate", "absent.npz"], 1)])
+def test_streams_that_the_caller_has_closed(closed, arguments, code):
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-W", "error", "-m", *arguments]
+    done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    heard = code and closed == ">&-"
+    assert done.stderr == ("minivit.evaluate: error: no such checkpoint: absent.npz\n" if heard else "")
+
+
+def test_control_characters_in_errors_are_escaped(tmp_path, call):
+    model = create_model("vit", seed=None, depth=1)
+    state = model.state_dict()
+    model.state_dict = lambda: state | {"\x1b[2J\n": state["head.bias"]}
+    checkpoint.save(tmp_path / "a.npz", model)
+    code, _, err = call(evaluate, tmp_path / "a.npz", "--data", "shapes100", "--limit-test", 1)
+    assert_one_line(err, "minivit.evaluate: error: ", "unexpected \\x1b[2J\\n")
+    code, _, err = call(evaluate, tmp_path / "\x1b\n.npz")
+    assert_one_line(err, "no such checkpoint", "\\x1b\\n.npz")
+    code, _, err = call(evaluate, "a", "--\x1b\n")
+    assert_one_line(err, "unrecognized arguments: --\\x1b\\n")
+    assert code == 2 and "\x1b" not in err
+
+
 @pytest.mark.parametrize("overrule, expected", [(True, "3"), (False, "7")])
 def test_threads_may_leave_what_the_user_has_set(monkeypatch, overrule, expected):
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MINIVIT_THREADS"):

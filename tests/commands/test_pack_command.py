@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from command_line import assert_one_line, run
 
-from minivit import convert, create_model, evaluate, pack, profile
+from minivit import convert, create_model, evaluate, pack, profile, train
 from minivit.data import load_dataset
 from minivit.training import checkpoint, packed_file
 
@@ -41,7 +41,7 @@ def test_a_user_packs_and_verifies(ckpt, tmp_path):
     assert (code, err) == (0, "")
     found, size = result(out), (tmp_path / "a.packed").stat().st_size
     state = checkpoint.load(ckpt).state_dict()
-    float_bytes = sum(array.nbytes for array in state.values())
+    float_bytes = 4 * sum(array.size for array in state.values())
     assert found == {
         "model": "binary_vit", "file": "a.packed", "bytes": size, "checkpoint_bytes": float_bytes,
         "ratio": round(float_bytes / size, 2), "binary_weights": WEIGHTS, "largest_difference": 0.0,
@@ -71,6 +71,7 @@ def test_profile_counts_the_architecture_and_times_the_bits(ckpt, packed, call, 
         return result(out)
 
     plain, found = totals(ckpt), totals(packed, "--time", "--batch-size", 2)
+    assert plain["weight_bytes"] == 4 * sum(array.size for array in checkpoint.load(ckpt).state_dict().values())
     assert found["file_bytes"] == packed.stat().st_size and plain["file_bytes"] == ckpt.stat().st_size
     assert found["images_per_second"] > 0
     assert found["binary_weights"] == WEIGHTS
@@ -105,8 +106,14 @@ def test_an_older_file_is_replaced_and_told(ckpt, packed, call):
     "arguments, words, expected",
     [
         ("a.packed -o b.packed", ["a.packed is packed already"], 1),
-        ("a.npz -o a.npz", ["-o names the checkpoint itself"], 2),
-        ("a.npz -o ./a.npz", ["-o names the checkpoint itself"], 2),
+        ("a.npz -o a.npz", ["-o 'a.npz' is there and no regular packed file, so it stays: name another file"], 2),
+        ("a.npz -o ./a.npz", ["-o './a.npz' is there"], 2),
+        ("a.npz -o vit.npz", ["-o 'vit.npz' is there"], 2),
+        ("a.npz -o text", ["-o 'text' is there"], 2),
+        ("a.npz -o .", ["-o '.' is there"], 2),
+        ("a.npz -o=", ["-o '' is there"], 2),
+        ("a.npz -o /dev/full", ["-o '/dev/full' is there"], 2),
+        ("a.npz -o link", ["-o 'link' is there"], 2),
         ("vit.npz -o b.packed", ["vit has no binary blocks to pack"], 2),
         ("a.npz -o nowhere/b.packed", ["cannot write nowhere/b.packed", "No such file or directory"], 1),
         ("a.npz", ["the following arguments are required: -o"], 2),
@@ -120,22 +127,26 @@ def test_it_refuses(ckpt, packed, call, monkeypatch, tmp_path, arguments, words,
     checkpoint.save("vit.npz", create_model("vit", seed=None, depth=1))
     (tmp_path / "text").write_text("no network at all")
     (tmp_path / "cut.packed").write_bytes(packed.read_bytes()[:-1])
+    (tmp_path / "link").symlink_to("b.packed")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.exists()}
     code, out, err = call(pack, *arguments.split())
     assert_one_line(err, "minivit.pack: error: ", *words)
     assert (code, out) == (expected, "")
-    assert not (tmp_path / "b.packed").exists()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.exists()} == before
 
 
-def test_a_difference_is_reported(ckpt, call, monkeypatch, tmp_path):
+def test_what_differs_is_not_written(ckpt, packed, call, monkeypatch, tmp_path):
     def write(file, metadata, arrays):
         arrays["head.bias"][0] += 1e-3
         original(file, metadata, arrays)
 
     original = packed_file.write
     monkeypatch.setattr(packed_file, "write", write)
-    code, _, err = call(pack, ckpt, "-o", tmp_path / "b.packed", "--verify")
-    assert_one_line(err, "b.packed is written, but do not use it: its logits differ by up to 1.0e-03")
-    assert code == 1
+    before = packed.read_bytes()
+    code, out, err = call(pack, ckpt, "-o", packed, "--verify")
+    assert_one_line(err, "nothing is written: the packed network's logits differ by up to 1.0e-03, and 0 of 4")
+    assert (code, out) == (1, "") and packed.read_bytes() == before
+    assert set(tmp_path.iterdir()) == {ckpt, packed}
 
 
 def test_a_network_that_overflows_cannot_be_verified(call, tmp_path):
@@ -144,4 +155,23 @@ def test_a_network_that_overflows_cannot_be_verified(call, tmp_path):
     checkpoint.save(tmp_path / "broken.npz", model)
     code, _, err = call(pack, tmp_path / "broken.npz", "-o", tmp_path / "b.packed", "--verify")
     assert_one_line(err, "not finite")
-    assert code == 1
+    assert code == 1 and not (tmp_path / "b.packed").exists()
+
+
+def test_a_packed_network_teaches(ckpt, packed, call, tmp_path, monkeypatch):
+    """It says what its checkpoint says, so that the student becomes the same."""
+    monkeypatch.chdir(tmp_path)
+    options = ["--recipe", "shapes", "--epochs", 1, "--limit-train", 16, "--limit-test", 16, "--batch-size", 8,
+               "--model-arg", "depth=1", "embed_dim=16", "num_heads=2"]  # fmt: skip
+    for teacher in (ckpt, packed):
+        code, _, err = call(train, *options, "--teacher", teacher, "--out", f"by_{teacher.suffix[1:]}")
+        assert code == 0, err
+    first, second = (checkpoint.read(f"by_{kind}/last.npz").weights for kind in ("npz", "packed"))
+    assert all(np.array_equal(array, second[name]) for name, array in first.items())
+
+
+def test_a_packed_network_is_no_run_to_resume(packed, call, tmp_path):
+    packed.rename(tmp_path / "last.npz")
+    code, out, err = call(train, "--resume", "--out", tmp_path)
+    assert_one_line(err, "minivit.train: error: ", "last.npz holds weights only, not the state of a run")
+    assert (code, out) == (1, "")

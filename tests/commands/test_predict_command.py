@@ -125,10 +125,32 @@ def test_files_that_are_no_images_have_a_line_each(folder, call):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are text there")
-def test_a_name_that_is_no_text(folder):
-    (folder / "square.png").rename(os.fsdecode(os.fsencode(folder) + b"/\xff.png"))
-    code, out, err = run("minivit.predict", "a.npz", os.fsdecode(b"\xff.png"), cwd=folder)
-    assert (code, err) == (0, "") and json.loads(out.splitlines()[-1])["images"][0]["file"] == "\udcff.png"
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1", "ascii:strict"])
+def test_names_that_no_encoding_holds(encoding, folder, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    saved = checkpoint.read("a.npz")
+    checkpoint.save("b.npz", saved.build(), **ABOUT | {"class_names": ("猫", "\udcfe", *NAMES[2:])})
+    names = os.fsdecode(b"\xff.png"), "☃.png"
+    for name in names:
+        (folder / name).write_bytes((folder / "square.png").read_bytes())
+    code, out, err = run("minivit.predict", "b.npz", *names, os.fsdecode(b"\xfe.png"), "--top", "6", cwd=folder)
+    assert code == 1
+    assert_one_line(err, "\\udcfe.png cannot be read")
+    *table, line = out.splitlines()
+    assert table[0] == "\\udcff.png" and any("\\udcfe" in row for row in table)
+    assert [image["file"] for image in json.loads(line)["images"]] == list(names)
+
+
+def test_control_characters_do_not_reach_the_terminal(folder, call):
+    saved, name = checkpoint.read("a.npz"), "a\x1b[2J\nb.png"
+    (folder / "square.png").rename(name)
+    checkpoint.save("b.npz", saved.build(), **ABOUT | {"class_names": ("\x1b]0;owned\x07", "\r", *NAMES[2:])})
+    code, out, err = call(predict, "b.npz", name, "\x1b.png", "--top", 6)
+    assert_one_line(err, "\\x1b.png cannot be read")
+    *table, line = out.splitlines()
+    assert len(table) == 1 + 6 and table[0] == "a\\x1b[2J\\nb.png" and not any("\x1b" in row for row in table)
+    assert len({len(row) for row in table[1:]}) == 1
+    assert json.loads(line)["images"][0]["file"] == name and code == 1
 
 
 def test_a_network_that_overflows(folder, call):

@@ -95,6 +95,15 @@ def test_a_damaged_image_is_one_line_with_its_name(format):
         assert "\n" not in str(error.value)
 
 
+def test_a_large_photograph_is_decoded_and_a_huge_one_refused(monkeypatch):
+    content = encoded(colours(30, 40))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow warns above, and refuses twice as many
+    assert decode(content, 8, "a.png").shape == (3, 8, 8)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(MinivitError, match=r"^a\.png is a damaged image \(Image size \(1200 pixels\) exceeds[^\n]*$"):
+        decode(content, 8, "a.png")
+
+
 def test_without_pillow_one_line_says_what_to_install(monkeypatch):
     content = encoded(colours(8, 8))
     monkeypatch.setitem(sys.modules, "PIL", None)
