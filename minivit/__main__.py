@@ -6,8 +6,11 @@ from minivit import command
 
 COMMANDS = {
     "train": "train a network",
+    "sweep": "train many networks, from one file that says which",
     "evaluate": "measure a trained network on test images",
+    "compare": "put finished runs side by side",
     "predict": "name what a trained network sees in image files",
+    "attention": "draw where trained networks look",
     "pack": "write a trained binary network as one small file of bits",
     "convert": "bring official PyTorch or timm weights in, and out again",
     "profile": "count parameters, multiply-adds and memory, layer by layer",

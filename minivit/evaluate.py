@@ -10,9 +10,14 @@ examples:
   python -m minivit.evaluate runs/sl_vit-shapes10/best.npz
   python -m minivit.evaluate runs/sl_vit-cifar100/best.npz --data cifar100 --data-dir ~/data
   python -m minivit.evaluate binary_vit.packed
+  python -m minivit.evaluate runs/sl_vit-shapes10/best.npz --confusion confusion.png
 
-The last line of stdout is one JSON object; top1 and top5 are percentages.
+The last line of stdout is one JSON object; top1 and top5 are percentages, confused has the pairs of the table of
+--confusion: [class, taken for, images].
 """
+
+LISTED = 10
+"""Pairs of classes that --confusion lists."""
 
 
 def build_parser():
@@ -31,6 +36,9 @@ def build_parser():
         "--limit-test", type=command.positive_int, metavar="N", help="test images (default: all)"
     )
     command.add_data_options(what)
+    parser.add_argument(
+        "--confusion", metavar="FILE.png", help="draw which classes are taken for which, and list the worst pairs"
+    )
     how = parser.add_argument_group("how")
     how.add_argument(
         "--batch-size",
@@ -50,6 +58,8 @@ def main(argv=None):
 
     import numpy as np
 
+    from minivit.analysis.confusion import confusion_matrix
+    from minivit.analysis.figure import new_figure
     from minivit.data import load_dataset
     from minivit.errors import MinivitError
     from minivit.kernels.memory import keep_freed_memory
@@ -57,20 +67,26 @@ def main(argv=None):
     from minivit.training.evaluation import evaluate
     from minivit.training.report import progress
 
+    if args.confusion:
+        new_figure(1, 1)  # before all the work: is Matplotlib there?
     saved = checkpoint.read(args.checkpoint)
     name = args.data or saved.data or "shapes10"
     size = saved.arguments.get("img_size")
-    sized = isinstance(size, int) and (name == "tiny_imagenet" or name.startswith("folder:"))
     dataset = load_dataset(
         name,
         args.data_dir,
         limit_train=1,  # nobody looks at them
         limit_test=args.limit_test,
         offline=args.offline,
-        img_size=size if sized else None,  # where it is no square, check_fits says so
+        img_size=size if isinstance(size, int) else None,  # where it is no square, check_fits says so
     )
     checkpoint.check_fits(saved, dataset)
     model = saved.build()
+    matrix = np.zeros((dataset.num_classes, dataset.num_classes), np.int64)
+
+    def count(logits, labels):
+        matrix[:] += confusion_matrix(labels, logits.argmax(axis=1), dataset.num_classes)
+
     keep_freed_memory()
     # The loss says whether something overflowed: no warnings before that.
     with np.errstate(over="ignore", invalid="ignore"), progress("testing", len(dataset.test), "images") as bar:
@@ -80,7 +96,9 @@ def main(argv=None):
             saved.mean or dataset.mean,
             saved.std or dataset.std,
             args.batch_size,
+            img_size=dataset.img_size,
             on_batch=lambda images: bar.update(images) and None,
+            on_logits=count,
         )
     if not math.isfinite(measured.loss):
         raise MinivitError(f"the network of {args.checkpoint} gives numbers that are not finite")
@@ -92,7 +110,24 @@ def main(argv=None):
         "images": measured.images,
         "images_per_second": round(measured.images / measured.seconds, 1),
     }
+    if args.confusion:
+        title = f"{saved.architecture} on {name}: {measured.top1:.2f} % of {measured.images} test images"
+        result |= _report_confusion(args.confusion, matrix, dataset.class_names, title)
     print(json.dumps(result, allow_nan=False))
+
+
+def _report_confusion(path, matrix, class_names, title):
+    """Draw the confusion matrix and print the pairs confused most. Returns what the result says of them."""
+    from minivit.analysis.confusion import most_confused, save_confusion
+    from minivit.analysis.table import text_table
+
+    names = [command.printable(name) for name in class_names]
+    save_confusion(path, matrix, names, title)
+    pairs = [(names[i], names[j], images) for i, j, images in most_confused(matrix, LISTED)]
+    if pairs:
+        rows = [(*classes, str(images)) for *classes, images in pairs]
+        print(text_table(("class", "taken for", "images"), rows, left=(0, 1)))
+    return {"confusion": path, "confused": pairs}
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ import sys
 import textwrap
 
 from minivit import command
-from minivit.training.config import DEFAULT_DATA, DEFAULT_MODEL, OPTIMIZERS, TrainConfig
+from minivit.training.config import DEFAULT_DATA, DEFAULT_MODEL, OPTIMIZERS, SCHEDULES, TrainConfig
 from minivit.training.recipes import RECIPES
+
+USUAL = ("shapes", "quick", "small_data")
 
 EPILOG = """\
 recipes:
@@ -22,6 +24,8 @@ examples:
   python -m minivit.train --model vit --model-arg depth=4 embed_dim=96 --out runs/tiny
   python -m minivit.train --model deit_tiny_distilled_patch16_224 --model-arg patch_size=4 --data cifar100 \
       --teacher runs/resnet20-cifar100/best.npz
+  python -m minivit.train --model deit_tiny_patch16_224 --recipe quick_deit --data cifar100 --mixup 0
+  python -m minivit.train --init-from runs/sl_vit-cifar100/best.npz --data tiny_imagenet --recipe augreg_transfer
   python -m minivit.train --resume                          go on with the newest run, exactly
 
 A run leaves config.json, log.jsonl, last.npz, best.npz and curves.png in its folder. Ctrl-C saves first, as do
@@ -46,7 +50,12 @@ def build_parser():
                       help="constructor keywords, values as in JSON, such as depth=4 (default: the recipe's)")
     what.add_argument("--data", metavar="NAME", help=f"data set, or folder:PATH (default: {DEFAULT_DATA})")
     what.add_argument("--img-size", type=command.positive_int, metavar="N",
-                      help="pixels a side, for tiny_imagenet and folder:PATH (default: the data set's)")
+                      help="pixels a side; smaller images are enlarged (default: the data set's)")
+    what.add_argument("--init-from", metavar="CKPT",
+                      help="start from these weights, with a new classifier where the classes are others, and "
+                      "positions resampled where the size is another; the model is that of the checkpoint")
+    what.add_argument("--linear-probe", action="store_true", default=None,
+                      help="with --init-from: train the classifier alone")
     what.add_argument("--limit-train", type=command.positive_int, metavar="N",
                       help="use only so many training images (default: all)")
     what.add_argument("--limit-test", type=command.positive_int, metavar="N",
@@ -74,6 +83,22 @@ def build_parser():
                      help=f"share of the target spread over all classes ({_by_recipe('label_smoothing')})")
     how.add_argument("--drop-path", type=command.fraction, metavar="X",
                      help=f"stochastic depth ({_by_recipe('drop_path')})")
+    how.add_argument("--schedule", metavar="NAME",
+                     help=f"how the learning rate falls: {', '.join(SCHEDULES)} ({_by_recipe('schedule')})")
+    how.add_argument("--ema", type=command.fraction, metavar="X",
+                     help=f"decay of averaged weights, measured beside the others ({_by_recipe('ema')})")
+    how.add_argument("--auto-augment", metavar="POLICY",
+                     help="changes of colour and geometry: cifar, svhn, imagenet, rand-m9-mstd0.5-inc1, tf-rand-l2-m15 "
+                     f"..., or none ({_by_recipe('auto_augment', lambda r: r.auto_augment or 'none')})")
+    how.add_argument("--erase", type=command.fraction, metavar="X",
+                     help=f"share of the images that lose a rectangle ({_by_recipe('erase')})")
+    how.add_argument("--mixup", type=command.non_negative_float, metavar="X",
+                     help=f"Mixup's alpha, 0 for none ({_by_recipe('mixup')})")
+    how.add_argument("--cutmix", type=command.non_negative_float, metavar="X",
+                     help=f"CutMix's alpha, 0 for none ({_by_recipe('cutmix')})")
+    how.add_argument("--set", dest="settings", nargs="+", action="extend", type=command.key_value, metavar="KEY=VALUE",
+                     help="any other number of the recipe, such as crop_padding=2 repeated_augmentation=3 clip=1 "
+                     "(config.json of a run lists them all)")
     how.add_argument("--teacher", metavar="CKPT",
                      help="checkpoint of a network that teaches: the loss becomes (1 - alpha) cross-entropy + alpha "
                      "distillation")
@@ -112,12 +137,15 @@ def main(argv=None):
     from dataclasses import asdict
 
     from minivit.training import loop
-    from minivit.training.config import resolve
+    from minivit.training.config import resolve, settable
 
     said = vars(args)
     overrides = {name: said[name] for name in TrainConfig.__dataclass_fields__ if said.get(name) is not None}
     if "model_args" in overrides:
         overrides["model_args"] = command.model_keywords(overrides["model_args"])
+    if overrides.get("auto_augment") == "none":
+        overrides["auto_augment"] = ""
+    overrides |= settable(args.settings or [], overrides)
     options = {"data_dir": args.data_dir, "offline": args.offline, "time_budget": args.time_budget}
     if args.resume:
         result = loop.resume(folder, overrides, **options)
@@ -164,9 +192,9 @@ def _by_optimizer():
 
 
 def _by_recipe(name, get=None):
-    """``quick 10, small_data 100``: what each recipe says about an option."""
+    """``quick 14, small_data 100``: what the usual recipes say about an option."""
     get = get or (lambda recipe: getattr(recipe, name))
-    return ", ".join(f"{recipe.name} {get(recipe)}" for recipe in RECIPES.values())
+    return ", ".join(f"{usual} {get(RECIPES[usual])}" for usual in USUAL)
 
 
 if __name__ == "__main__":

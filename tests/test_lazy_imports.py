@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 COMMANDS = [
     name
-    for name in ("train", "evaluate", "predict", "profile", "attention", "pack", "convert")
+    for name in ("train", "sweep", "evaluate", "compare", "predict", "profile", "attention", "pack", "convert")
     if (ROOT / "minivit" / f"{name}.py").exists()
 ]
 HEAVY_FOR_HELP = {"numba", "scipy", "matplotlib", "torch", "PIL"}

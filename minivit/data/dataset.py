@@ -38,7 +38,7 @@ class Dataset:
         test: the split to judge by; the official validation split where test labels are not public.
         class_names: the name of class ``i`` at index ``i``.
         mean, std: per channel, of the training images scaled to [0, 1].
-        img_size: height and width of the images in pixels.
+        img_size: height and width in pixels that batches shall have; stored images may be smaller.
     """
 
     name: str

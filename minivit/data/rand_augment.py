@@ -177,7 +177,10 @@ def timm_operations(increasing, fill, interpolation):
 
 
 def apply_operations(images, chosen, level, sign, table):
-    """Put image i through operation number ``chosen[i]`` of the ``table``, in place; -1 leaves it as it is."""
+    """Put image i through operation number ``chosen[i]`` of the ``table``, in place; -1 leaves it as it is.
+
+    ``level`` and ``sign`` ``(B,)`` are handed on to the operations.
+    """
     for number, operation in enumerate(table.values()):
         (rows,) = np.nonzero(chosen == number)
         if len(rows):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from minivit.errors import MinivitError, UsageError, suggest
@@ -46,7 +47,8 @@ def load_dataset(
         seed: chooses the limited subsets, what ``shapes10`` and ``shapes100`` draw, and how ``folder:PATH``
             is split where it has no test folder. Leave it alone between training and evaluation.
         offline: never touch the network.
-        img_size: pixels a side, for ``tiny_imagenet`` and ``folder:PATH`` (both 64 unless told).
+        img_size: pixels a side. Image files are decoded at that size (64 unless told); the 32 pixels of the other data
+            sets stay what they are in memory, and the loader enlarges each batch.
         note: called with one-line remarks for the user.
 
     Returns: a :class:`~minivit.data.Dataset`.
@@ -66,19 +68,17 @@ def load_dataset(
     is_folder = name.startswith("folder:")
     if name not in DATASETS and not is_folder:
         raise UsageError(f"no data set {name!r}{suggest(name, DATASETS)} (known: {', '.join(DATASETS)})")
-    if img_size not in (None, 32) and not (is_folder or name == "tiny_imagenet"):
-        raise UsageError(f"{name} images are 32x32: leave the image size {img_size} out")
-
     data_dir = resolve_data_dir(data_dir)
     if name.startswith("shapes"):
         from minivit.data.shapes import load_shapes
 
-        return load_shapes(name, seed=seed, limit_train=limit_train, limit_test=limit_test)
+        dataset = load_shapes(name, seed=seed, limit_train=limit_train, limit_test=limit_test)
+        return replace(dataset, img_size=img_size or dataset.img_size)
     try:
         dataset = _load_files(name, data_dir, seed=seed, offline=offline, img_size=img_size or 64, note=note)
     except OSError as error:  # a folder that may not be read, a failing disk
         raise MinivitError(f"{error.filename or data_dir} cannot be read ({error.strerror or error})") from error
-    return dataset.limited(limit_train, limit_test, seed)
+    return replace(dataset.limited(limit_train, limit_test, seed), img_size=img_size or dataset.img_size)
 
 
 def _load_files(name, data_dir, *, seed, offline, img_size, note):

@@ -51,10 +51,10 @@ def transfer(arrays, architecture, arguments, *, num_classes=None, resample="bic
     _check_numbers(arrays)
     draft = create_model(architecture, seed=None, **arguments)
     arrays = to_minivit(arrays, draft)
-    classifiers = [name for name in _classifiers(draft) if np.ndim(arrays.get(name))]
-    stored = next((len(arrays[name]) for name in classifiers), draft.config.num_classes)
+    heads = [name for name in classifiers(draft) if np.ndim(arrays.get(name))]
+    stored = next((len(arrays[name]) for name in heads), draft.config.num_classes)
     wanted = stored if num_classes is None else num_classes
-    dropped = classifiers if wanted != stored else []
+    dropped = heads if wanted != stored else []
 
     model = create_model(architecture, seed=0 if dropped else None, **{**arguments, "num_classes": wanted})
     own = {name: parameter.data for name, parameter in model.named_parameters()}
@@ -87,7 +87,7 @@ def _old_grids(model, arrays, known):
     return {name: grid for name, grid in grids.items() if grid is not None}
 
 
-def _classifiers(model):
+def classifiers(model):
     """Names of the parameters with one row for each class: those of another shape where there is one class more."""
     more = {**model.arguments, "num_classes": model.config.num_classes + 1}
     other = create_model(model.architecture, seed=None, **more)

@@ -6,6 +6,7 @@ Entries are stored uncompressed, so a file can never unfold into more than its o
     metadata.json             architecture, arguments, classes, normalisation; in ``last.npz`` the run's state
     model/NAME.npy            parameters and buffers, under the names of ``model.state_dict()``
     optimizer/NAME.npy        only in ``last.npz``: what ``Optimizer.state_dict()`` gives
+    ema/NAME.npy              only in ``last.npz``: what ``ModelEma.state_dict()`` gives, where there is one
 
 Reading trusts nothing: no pickles, every entry's CRC is verified, and array headers cannot claim more than
 the bytes that are there.
@@ -53,7 +54,7 @@ class Checkpoint:
         class_names: names of the classes in the order of the logits; empty when unknown.
         mean, std: normalisation per channel, in units of [0, 1] pixels; None when unknown.
         training: JSON values that describe the state of a run; None in a plain checkpoint.
-        optimizer: name -> array, empty in a plain checkpoint.
+        optimizer, ema: name -> array, empty in a plain checkpoint.
         packed: whether it is the file of a network that runs on bits.
     """
 
@@ -67,6 +68,7 @@ class Checkpoint:
     std: tuple | None = None
     training: dict | None = None
     optimizer: dict = field(default_factory=dict)
+    ema: dict = field(default_factory=dict)
     packed: bool = False
 
     def configuration(self):
@@ -111,14 +113,18 @@ class Checkpoint:
         return model.eval()
 
 
-def save(path, model, *, data=None, class_names=(), mean=None, std=None, training=None, optimizer=None):
+def save(
+    path, model, *, data=None, class_names=(), mean=None, std=None, training=None, optimizer=None, ema=None, check=None
+):
     """Write ``model`` to ``path``, atomically: whatever happens, the old file or the new one is there, whole.
 
     Args:
         path: file name, by custom ending in ``.npz``.
         model: a network from ``minivit.create_model``; if ``minivit.models.packing.pack`` has packed it, the file is a
             packed one.
-        others: see :class:`Checkpoint`; ``optimizer`` is an ``Optimizer.state_dict()``, and not for packed networks.
+        others: see :class:`Checkpoint`; ``optimizer`` is an ``Optimizer.state_dict()``, ``ema`` that of a ``ModelEma``;
+            neither is for packed networks.
+        check: see ``atomic_write``.
 
     Raises:
         MinivitError: the file cannot be written.
@@ -136,12 +142,13 @@ def save(path, model, *, data=None, class_names=(), mean=None, std=None, trainin
         "training": training,
     }
     if packed:
-        with atomic_write(Path(path)) as file:
+        with atomic_write(Path(path), check) as file:
             packed_file.write(file, metadata, model.state_dict())
         return
     arrays = {f"model/{name}": array for name, array in model.state_dict().items()}
     arrays |= {f"optimizer/{name}": array for name, array in (optimizer or {}).items()}
-    with atomic_write(Path(path)) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    arrays |= {f"ema/{name}": array for name, array in (ema or {}).items()}
+    with atomic_write(Path(path), check) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(_entry(METADATA), json.dumps(metadata, indent=1, allow_nan=False))
         for name, array in arrays.items():
             with archive.open(_entry(name + ".npy"), "w", force_zip64=True) as stream:
@@ -202,7 +209,8 @@ def read(path):
         raise MinivitError(f"cannot read {path}: {error.strerror or error}") from error
     except _DAMAGE as error:
         hint = " (python -m minivit.convert makes one)" if path.suffix in ENDINGS and path.suffix != ".npz" else ""
-        raise MinivitError(f"{path} is damaged or not a checkpoint of minivit: {error}{hint}") from error
+        reason = f"it has no entry {error}" if isinstance(error, KeyError) else error
+        raise MinivitError(f"{path} is damaged or not a checkpoint of minivit: {reason}{hint}") from error
 
 
 # What zipfile, zlib, the .npy header parser and json raise when they meet bytes that make no sense.
@@ -223,12 +231,14 @@ def _read(path):
             raise ValueError("its entries are compressed or overlap")
         metadata = json.loads(archive.read(METADATA))
         _check_version(path, metadata, FORMAT, VERSION)
-        groups = {"model": {}, "optimizer": {}}
+        groups = {"model": {}, "optimizer": {}, "ema": {}}
         for name in archive.namelist():
             if name != METADATA:
                 group, _, rest = name.removesuffix(".npy").partition("/")
+                if group not in groups:
+                    raise ValueError(f"it has an unknown entry {name}")
                 groups[group][rest] = _parse_array(archive.read(name))  # read() verifies the CRC
-    return _checkpoint(path, metadata, groups["model"], optimizer=groups["optimizer"])
+    return _checkpoint(path, metadata, groups["model"], optimizer=groups["optimizer"], ema=groups["ema"])
 
 
 def _read_packed(path):

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 
 from minivit.errors import MinivitError, UsageError, suggest
-from minivit.training.json_fields import from_json
+from minivit.training.json_fields import fits, from_json
 from minivit.training.recipes import get_recipe
 
 DEFAULT_MODEL = "sl_vit"
@@ -11,12 +11,24 @@ DEFAULT_DATA = "shapes10"
 
 OPTIMIZERS = {
     "adamw": {"lr": 1e-3, "weight_decay": 0.05},
+    "adam": {"lr": 1e-3, "weight_decay": 0.0},
     "sgd": {"lr": 0.1, "weight_decay": 5e-4},
 }
 """What an optimiser wants where the recipe's numbers are those of another one."""
 
+SCHEDULES = ("cosine", "linear", "step", "constant", "deit")
+"""How a learning rate can fall, see :class:`~minivit.training.recipes.Recipe`."""
+
 DISTILL = ("hard", "soft")
-"""How a teacher can teach."""
+"""How a teacher can teach; and how soft distillation can be averaged:"""
+KL_REDUCTIONS = ("batch", "numel")
+TEACHING = {"distill", "alpha", "temperature", "kl_reduction"}
+
+RESAMPLE = ("bicubic", "bicubic_antialias", "linear")
+"""How position embeddings can be made to fit another grid, see ``minivit.models.positions``."""
+
+MODEL_RATES = {"drop_path": "drop_path_rate", "drop_rate": "drop_rate", "attn_drop_rate": "attn_drop_rate"}
+"""Settings of a run that are constructor keywords of those models that have them."""
 
 FROM_DATA = ("num_classes", "img_size", "in_chans", "seed", "drop_path_rate")
 """Constructor keywords that are no model arguments of a run: the data set or another option gives them."""
@@ -59,6 +71,32 @@ class TrainConfig:
     distill: str = "hard"
     alpha: float = 0.5
     temperature: float = 1.0
+    kl_reduction: str = "batch"
+    init_from: str | None = None  # path of the checkpoint whose weights the run started from
+    init_sha256: str | None = None  # of that file
+    resample: str = "bicubic"
+    linear_probe: bool = False
+    zero_head: bool = False
+    drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
+    decay_dist_token: bool = False
+    nesterov: bool = False
+    schedule: str = "cosine"
+    ema: float = 0.0
+    ema_warmup: bool = False
+    resized_crop: float = 0.0
+    color_jitter: float = 0.0
+    auto_augment: str = ""
+    erase: float = 0.0
+    erase_mode: str = "pixel"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_prob: float = 1.0
+    mix_switch: float = 0.5
+    mix_mode: str = "batch"
+    mix_partner: str = "reversed"
+    repeated_augmentation: int = 1
+    spread_repeats: bool = False
 
     def as_dict(self):
         """Return the fields as a dict that JSON can hold."""
@@ -72,7 +110,7 @@ class TrainConfig:
             MinivitError: they are not settings of a run.
         """
         config = from_json(cls, values, "the settings")
-        for name in ("epochs", "batch_size", "repeats"):
+        for name in ("epochs", "batch_size", "repeats", "repeated_augmentation"):
             if getattr(config, name) < 1:
                 raise MinivitError(f"among the settings, {name}: {getattr(config, name)} is less than 1")
         _validate(vars(config))
@@ -84,49 +122,99 @@ def resolve(overrides):
 
     Args:
         overrides: field name -> value, only what the user said. A changed ``epochs`` takes the recipe's
-            warm-up along in proportion, unless ``warmup_epochs`` is there too; another ``optimizer`` than the
-            recipe's brings its own ``lr`` and ``weight_decay``.
+            warm-up along in proportion, unless ``warmup_epochs`` is there too; a changed ``batch_size`` the learning
+            rate, if the recipe scales it; another ``optimizer`` than the recipe's brings its own ``lr`` and
+            ``weight_decay``. With ``init_from`` the model and its arguments are those of that checkpoint.
 
     Returns:
         TrainConfig.
 
     Raises:
         UsageError: unknown recipe, or values that contradict each other.
+        MinivitError: the checkpoint of ``init_from`` or of the teacher cannot be read.
     """
     # not at the top: --help reads this file, and must not wait for NumPy
     from minivit.models import accepts
     from minivit.training.teacher import fingerprint
 
     said = dict(overrides)
+    inherited = _inherit(said)
     model, data = said.get("model", DEFAULT_MODEL), said.get("data", DEFAULT_DATA)
     recipe = get_recipe(said.get("recipe"), data)
     values = {f.name: getattr(recipe, f.name, None) for f in fields(TrainConfig)}
-    values.update(model=model, data=data, recipe=recipe.name, seed=0, lr=recipe.lr_for(model))
+    values.update(model=model, data=data, recipe=recipe.name, seed=0)
+    values.update(lr=recipe.lr_for(model), drop_path=recipe.drop_path_for(model))
+    if recipe.scale_lr and "batch_size" in said:
+        values["lr"] *= said["batch_size"] / recipe.batch_size
+    if recipe.auto_augment == "data":
+        values["auto_augment"] = policy_for(data)
     if said.get("optimizer", recipe.optimizer) != recipe.optimizer:
         values.update(OPTIMIZERS.get(said["optimizer"], {}))  # an unknown one is refused below
     if "epochs" in said:
         values["warmup_epochs"] = recipe.warmup_epochs * said["epochs"] / recipe.epochs
     values.update({name: value for name, value in said.items() if name not in ("recipe", "model_args")})
-    if "drop_path" not in said and not accepts(model, "drop_path_rate"):
-        values["drop_path"] = 0.0  # the recipe's is for transformers
-    if values["teacher"] is not None:
-        values["teacher_sha256"] = fingerprint(values["teacher"])
-    elif said.keys() & {"distill", "alpha", "temperature"}:
+    for name, keyword in MODEL_RATES.items():
+        if name not in said and not accepts(model, keyword):
+            values[name] = 0.0  # the recipe's is for transformers
+    for path, digest in (("teacher", "teacher_sha256"), ("init_from", "init_sha256")):
+        if values[path] is not None:
+            values[digest] = fingerprint(values[path])
+    if values["teacher"] is None and (recipe.needs_teacher or said.keys() & TEACHING):
         raise UsageError("distillation needs a teacher: add --teacher CKPT")
-    values["model_args"] = recipe.model_args_for(model) | said.get("model_args", {})
+    if values["init_from"] is None and values["linear_probe"]:
+        raise UsageError("a linear probe needs features: add --init-from CKPT")
+    values["model_args"] = (inherited or recipe.model_args_for(model)) | said.get("model_args", {})
     _validate(values)
     return TrainConfig(**values)
 
 
+def _inherit(said):
+    """Where ``init_from`` is there: put its model into ``said``, and return the constructor keywords of that model."""
+    if said.get("init_from") is None:
+        return {}
+    from minivit.training import checkpoint
+
+    saved = checkpoint.read(said["init_from"])
+    if saved.packed:
+        raise UsageError(f"{saved.path} is packed: it holds bits, not weights to start from")
+    if said.setdefault("model", saved.architecture) != saved.architecture:
+        raise UsageError(f"{saved.path} holds a {saved.architecture}, not a {said['model']}: leave --model out")
+    return {name: v for name, v in saved.arguments.items() if name not in (*FROM_DATA, *MODEL_RATES.values())}
+
+
+def policy_for(data):
+    """The AutoAugment policy that the small-data paper's code takes for a data set of that name."""
+    return "imagenet" if data == "tiny_imagenet" or data.startswith("folder:") else "cifar"
+
+
+def augmentation(values):
+    """Return the ``Augmentation`` that settings (a dict) describe.
+
+    Raises:
+        UsageError: they contradict each other.
+    """
+    from minivit.data.augmentation import Augmentation
+
+    return Augmentation(**{f.name: values[f.name] for f in fields(Augmentation)})
+
+
 def _validate(values):
-    if values["optimizer"] not in OPTIMIZERS:
-        near = suggest(values["optimizer"], OPTIMIZERS)
-        raise UsageError(f"unknown optimiser {values['optimizer']!r}{near}; known: {', '.join(OPTIMIZERS)}")
-    if values["distill"] not in DISTILL:
-        near = suggest(values["distill"], DISTILL)
-        raise UsageError(f"unknown way of distillation {values['distill']!r}{near}; known: {', '.join(DISTILL)}")
+    for name, known, what in (
+        ("optimizer", OPTIMIZERS, "optimiser"),
+        ("schedule", SCHEDULES, "schedule"),
+        ("distill", DISTILL, "way of distillation"),
+        ("kl_reduction", KL_REDUCTIONS, "reduction of the distillation"),
+        ("resample", RESAMPLE, "way to resample positions"),
+    ):
+        if values[name] not in known:
+            near = suggest(values[name], known)
+            raise UsageError(f"unknown {what} {values[name]!r}{near}; known: {', '.join(known)}")
     if values["temperature"] <= 0 or values["alpha"] > 1:
         raise UsageError("the temperature of a distillation must be above 0, and alpha at most 1")
+    for name in ("ema", "drop_path", "drop_rate", "attn_drop_rate", "label_smoothing"):
+        if values[name] >= 1:
+            raise UsageError(f"{name} must be below 1, not {values[name]:g}")
+    augmentation(values)
     taken = [name for name in FROM_DATA if name in values["model_args"]]
     if taken:
         raise UsageError(
@@ -137,6 +225,37 @@ def _validate(values):
         raise UsageError(
             f"a warm-up of {values['warmup_epochs']:g} epochs is longer than the run of {values['epochs']}"
         )
+
+
+NOT_SETTABLE = ("model", "data", "recipe", "model_args", "teacher_sha256", "init_sha256")
+
+
+def settable(pairs, said):
+    """Check settings that ``--set`` gives.
+
+    Args:
+        pairs: (name, JSON value).
+        said: settings that options of their own have given.
+
+    Returns:
+        name -> value.
+
+    Raises:
+        UsageError: unknown names, values of another kind, or a second value for a setting.
+    """
+    known = {f.name: f.type for f in fields(TrainConfig) if f.name not in NOT_SETTABLE}
+    values = {}
+    for name, value in pairs:
+        if name not in known:
+            raise UsageError(f"no setting {name!r}{suggest(name, known)}; known: {', '.join(known)}")
+        if not fits(value, known[name]):
+            raise UsageError(f"{name} cannot be {value!r}")
+        if values.setdefault(name, said.get(name, value)) != value:
+            raise UsageError(f"{name} has two values, {values[name]} and {value}: leave one out")
+    for name in ("epochs", "batch_size", "repeats", "repeated_augmentation"):
+        if values.get(name, 1) < 1:
+            raise UsageError(f"{name} must be at least 1, not {values[name]}")
+    return values
 
 
 def differences(config, overrides):

@@ -31,7 +31,7 @@ class Evaluation:
     seconds: float
 
 
-def evaluate(model, split, mean, std, batch_size=BATCH_SIZE, on_batch=None):
+def evaluate(model, split, mean, std, batch_size=BATCH_SIZE, img_size=None, on_batch=None, on_logits=None):
     """Run ``model`` over ``split`` in eval mode and without a tape. Its mode is restored afterwards.
 
     Args:
@@ -39,7 +39,9 @@ def evaluate(model, split, mean, std, batch_size=BATCH_SIZE, on_batch=None):
         split: images and labels, a ``minivit.data.Split``.
         mean, std: normalisation, three floats each.
         batch_size: images at once.
+        img_size: pixels a side that the model takes; None for those of the images.
         on_batch: called with the number of images after each batch; returning True gives up.
+        on_logits: called with the logits ``(B, C)`` and labels ``(B,)`` of each batch, both arrays.
 
     Returns:
         Evaluation, or None if ``on_batch`` gave up.
@@ -49,9 +51,11 @@ def evaluate(model, split, mean, std, batch_size=BATCH_SIZE, on_batch=None):
     model.eval()
     try:
         with no_grad():
-            for images, labels in DataLoader(split, batch_size, mean=mean, std=std).epoch(0):
+            for images, labels in DataLoader(split, batch_size, mean=mean, std=std, img_size=img_size).epoch(0):
                 logits = model(Tensor(images))
                 loss += cross_entropy(logits, labels).item() * len(labels)
+                if on_logits is not None:
+                    on_logits(logits.data, labels)
                 hit1, hit5 = count_hits(logits.data, labels)
                 top1, top5 = top1 + hit1, top5 + hit5
                 if on_batch is not None and on_batch(len(labels)):

@@ -22,7 +22,7 @@ def from_json(kind, values, what):
         raise MinivitError(f"no JSON object for {what}")
     known = {f.name: f for f in fields(kind)}
     required = [name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
-    wrong = [name for name, value in values.items() if name in known and not _fits(value, known[name].type)]
+    wrong = [name for name, value in values.items() if name in known and not fits(value, known[name].type)]
     for names, problem in (
         (values.keys() - known.keys(), "unknown to this version of minivit"),
         ([name for name in required if name not in values], "missing"),
@@ -38,7 +38,8 @@ def is_number(value):
     return type(value) in (int, float) and 0 <= value < _HUGE
 
 
-def _fits(value, kind):
+def fits(value, kind):
+    """Whether a JSON value can stand in a field annotated with ``kind``."""
     if isinstance(value, bool):  # to Python, an int
         return kind is bool
     if isinstance(value, int | float):

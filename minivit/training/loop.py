@@ -63,7 +63,10 @@ def train(config, folder, *, data_dir=None, offline=False, time_budget=None):
     """
     with folder.locked():
         folder.refuse_run()  # another process may have had this folder since it was made
-        trainer = Trainer(config, folder, _load(config, data_dir, offline))
+        normalisation = checkpoint.read(config.init_from) if config.init_from else None
+        trainer = Trainer(config, folder, _load(config, data_dir, offline, normalisation))
+        if config.init_from:
+            trainer.load_initial_weights()
         folder.write_config(config.as_dict(), trainer.environment)
         trainer.save_last()  # from here on there is something to resume
         stopped_by = trainer.run(time_budget)
@@ -99,7 +102,7 @@ def resume(folder, overrides=None, *, data_dir=None, offline=False, time_budget=
             return _report_finished(folder, record)
         if config.teacher and fingerprint(config.teacher) != config.teacher_sha256:
             raise MinivitError(f"the teacher {config.teacher} is not the file that the run was started with")
-        trainer = Trainer(config, folder, _load(config, data_dir, offline))
+        trainer = Trainer(config, folder, _load(config, data_dir, offline, saved))
         trainer.restore(saved, record)
         stopped_by = trainer.run(time_budget)
         return _result(config, folder, trainer.state, trainer.model.num_parameters(), stopped_by)
@@ -135,8 +138,9 @@ def _report_finished(folder, record):
     return _result(record.config, folder, record.state, record.parameters, stopped_by=None)
 
 
-def _load(config, data_dir, offline):
-    return load_dataset(
+def _load(config, data_dir, offline, saved=None):
+    """The data set, normalised as the images were that the weights in the checkpoint ``saved`` have learned from."""
+    dataset = load_dataset(
         config.data,
         data_dir,
         limit_train=config.limit_train,
@@ -144,6 +148,9 @@ def _load(config, data_dir, offline):
         offline=offline,
         img_size=config.img_size,
     )
+    if saved is None or saved.mean is None or saved.std is None:
+        return dataset
+    return replace(dataset, mean=saved.mean, std=saved.std)
 
 
 def _result(config, folder, state, parameters, stopped_by):

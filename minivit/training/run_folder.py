@@ -4,6 +4,7 @@ config.json    the resolved settings and the environment
 log.jsonl      one line for each finished epoch
 last.npz       the newest state, everything that ``--resume`` needs
 best.npz       the weights with the best test accuracy so far
+ema.npz        the averaged weights with the best, where the settings ask for an average
 curves.png     loss, accuracy and learning rate over the epochs
 
 While a run is going, ``.minivit.lock`` is there too.
@@ -34,8 +35,9 @@ class RunFolder:
 
     def __init__(self, path):
         self.path = Path(path)
-        self.config, self.log, self.last, self.best, self.curves = self.files = [
-            self.path / name for name in ("config.json", "log.jsonl", "last.npz", "best.npz", "curves.png")
+        self.config, self.log, self.last, self.best, self.ema, self.curves = self.files = [
+            self.path / name
+            for name in ("config.json", "log.jsonl", "last.npz", "best.npz", "ema.npz", "curves.png")
         ]
         self._made = []  # folders that were not there before, the innermost first
 

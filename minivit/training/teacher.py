@@ -1,12 +1,22 @@
-"""The teacher of a distillation: a trained network that answers with logits and learns nothing."""
+"""The teacher of a distillation: a trained network that answers with logits and learns nothing.
+
+Its answers to images that look the same in every epoch are kept on disk, for this run and for others.
+"""
 
 import hashlib
+import os
+from contextlib import suppress
 
 import numpy as np
 
+from minivit.data import DataLoader
+from minivit.data.decoded import user_cache_dir
 from minivit.errors import MinivitError, UsageError
 from minivit.tensor import Tensor, no_grad
-from minivit.training import checkpoint
+from minivit.training import checkpoint, report
+from minivit.training.atomic import atomic_write
+
+BATCH_SIZE = 256
 
 
 class Teacher:
@@ -23,6 +33,7 @@ class Teacher:
 
     def __init__(self, path, dataset):
         saved = checkpoint.read(path)
+        self.path, self.dataset = path, dataset
         try:
             checkpoint.check_fits(saved, dataset)
         except UsageError as error:
@@ -40,6 +51,41 @@ class Teacher:
         """Logits (B, K) for images (B, C, H, W) as the student gets them, augmented and normalised: an array."""
         with no_grad():
             return self.model(Tensor(images if self.same else images * self.factor + self.offset)).data
+
+    def answers(self):
+        """Logits for all training images of the data set as they are, without augmentation, float32 (N, K).
+
+        They come from a file below the user's cache folder where they were asked for before.
+        """
+        split = self.dataset.train
+        seen = hashlib.sha256(np.ascontiguousarray(split.images)).hexdigest()
+        name = f"{fingerprint(self.path)[:20]}-{seen[:20]}-{self.dataset.img_size}.npy"
+        path, shape = user_cache_dir() / "teachers" / name, (len(split), self.dataset.num_classes)
+        with suppress(OSError, ValueError, EOFError):
+            known = np.load(path, allow_pickle=False)
+            if known.shape == shape and known.dtype == np.float32 and np.isfinite(known).all():
+                return known
+        logits = np.empty(shape, np.float32)
+        loader = DataLoader(
+            split, BATCH_SIZE, mean=self.dataset.mean, std=self.dataset.std, img_size=self.dataset.img_size
+        )
+        with report.progress("asking the teacher", len(split), "images") as bar:
+            for batch, (images, _) in enumerate(loader.epoch(0)):
+                logits[batch * BATCH_SIZE :][: len(images)] = self(images)
+                bar.update(len(images))
+        _keep(path, logits)
+        return logits
+
+
+def _keep(path, logits):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        own = path.with_suffix(f".{os.getpid()}")  # other runs may write the same answers at the same time
+        with atomic_write(own) as file:
+            np.save(file, logits)
+        os.replace(own, path)
+    except (OSError, MinivitError) as error:
+        report.note(f"note: the teacher's answers are not kept for other runs: {error}")
 
 
 def fingerprint(path):

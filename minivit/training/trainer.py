@@ -7,19 +7,17 @@ import time
 import numpy as np
 
 from minivit.analysis.plots import save_curves
-from minivit.data import DataLoader
 from minivit.errors import MinivitError
 from minivit.kernels.memory import keep_freed_memory
-from minivit.models import create_model
 from minivit.ops.loss import cross_entropy
 from minivit.tensor import Tensor
-from minivit.training import checkpoint, report
+from minivit.training import build, checkpoint, report
+from minivit.training.ema import ModelEma
 from minivit.training.environment import describe_environment
 from minivit.training.evaluation import evaluate
 from minivit.training.losses import distillation_loss
-from minivit.training.optimizers import SGD, AdamW, clip_grad_norm, decay_all, decay_weights
+from minivit.training.optimizers import clip_grad_norm
 from minivit.training.run_state import RunRecord, RunState
-from minivit.training.schedules import WarmupCosine
 from minivit.training.signals import StopRequest
 from minivit.training.teacher import Teacher
 
@@ -42,44 +40,26 @@ class Trainer:
     def __init__(self, config, folder, dataset):
         self.config, self.folder, self.dataset, self.state = config, folder, dataset, RunState()
         self.environment = self.first_environment = describe_environment()
-        self.loader = DataLoader(
-            dataset.train,
-            config.batch_size,
-            mean=dataset.mean,
-            std=dataset.std,
-            seed=config.seed,
-            shuffle=True,
-            crop_padding=config.crop_padding,
-            flip=config.flip,
-            drop_last=config.drop_last,
-            repeats=config.repeats,
-        )
-        drop_path = {"drop_path_rate": config.drop_path} if config.drop_path else {}  # not every model has it
-        self.model = create_model(
-            config.model,
-            seed=config.seed,
-            num_classes=dataset.num_classes,
-            img_size=dataset.img_size,
-            **drop_path,
-            **config.model_args,
-        )
+        self.loader = build.build_loader(config, dataset)
+        self.model = build.build_model(config, dataset)
         self.constrained = [module for module in self.model.modules() if hasattr(module, "constrain")]
         self.teacher = Teacher(config.teacher, dataset) if config.teacher else None
-        optimizer = {"adamw": AdamW, "sgd": SGD}[config.optimizer]
-        self.optimizer = optimizer(
-            self.model.named_parameters(),
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            decays=decay_all if config.decay_all else decay_weights,
-        )
-        steps = len(self.loader)
-        self.schedule = WarmupCosine(
-            peak=config.lr,
-            steps=config.epochs * steps,
-            warmup_steps=round(config.warmup_epochs * steps),
-            start=config.warmup_lr,
-            floor=config.min_lr,
-        )
+        if config.linear_probe:
+            build.freeze_features(self.model)
+        self.optimizer = build.build_optimizer(config, self.model)
+        self.schedule = build.build_schedule(config, len(self.loader))
+        self.ema = ModelEma(self.model, config.ema, config.ema_warmup) if config.ema else None
+        self.answers = None  # of the teacher, where they do not depend on the augmentation
+
+    def load_initial_weights(self):
+        """Take over the weights of ``config.init_from``, and say what could not be taken over."""
+        moved = build.load_initial_weights(self.model, self.config)
+        if self.ema is not None:
+            self.ema = ModelEma(self.model, self.config.ema, self.config.ema_warmup)
+        if moved.dropped:
+            report.note(f"note: new, for another number of classes: {', '.join(moved.dropped)}")
+        for name, (old, new) in moved.resampled.items():
+            report.note(f"note: {name} resampled from {old[0]}x{old[1]} to {new[0]}x{new[1]}")
 
     @property
     def step(self):
@@ -99,7 +79,9 @@ class Trainer:
         self._print_header()
         deadline = math.inf if time_budget is None else time.perf_counter() + 60 * time_budget
         stopped_by = None
-        self.model.train()
+        if self.teacher is not None and not self.loader.augmentation.is_random:
+            self.answers = self.teacher.answers()
+        self.model.train(not self.config.linear_probe)  # frozen features are those of evaluation
         # Every step looks for overflow and NaN, and reports them with their place: no warnings before that.
         with StopRequest() as stop, np.errstate(over="ignore", invalid="ignore"):
             while self.state.epoch < self.config.epochs and stopped_by is None:
@@ -118,10 +100,10 @@ class Trainer:
         label = f"epoch {state.epoch + 1}/{self.config.epochs}"
         batches = contextlib.closing(self.loader.epoch(state.epoch, start_batch=state.batch))
         with report.progress(label, total, "steps", state.batch) as bar, batches as batches:
-            for images, labels in batches:
-                loss = self._take_step(images, labels)
+            for images, targets in batches:
+                loss = self._take_step(images, targets)
                 now = time.perf_counter()
-                self._count(len(labels), loss, now - started)
+                self._count(len(targets), loss, now - started)
                 started = now
                 bar.update()
                 if stop.requested:
@@ -133,9 +115,9 @@ class Trainer:
                     saved = time.perf_counter()
         return None
 
-    def _take_step(self, images, labels):
+    def _take_step(self, images, targets):
         """Forward, backward, update. Returns the loss before the update, a float."""
-        loss = self._loss(self.model(Tensor(images)), labels, self.teacher and self.teacher(images))
+        loss = self._loss(self.model(Tensor(images)), targets, self._lesson(images))
         loss.backward()
         value, self.optimizer.lr = loss.item(), self.schedule(self.step)
         if not math.isfinite(value):
@@ -147,9 +129,17 @@ class Trainer:
         for module in self.constrained:
             module.constrain()
         self.optimizer.zero_grad()
+        if self.ema is not None:
+            self.ema.update(self.step + 1)
         return value
 
-    def _loss(self, logits, labels, lesson=None):
+    def _lesson(self, images):
+        """The teacher's logits for the images of the next step, or None without a teacher."""
+        if self.answers is not None:
+            return self.answers[self.loader.indices(self.state.epoch, self.state.batch)]
+        return None if self.teacher is None else self.teacher(images)
+
+    def _loss(self, logits, targets, lesson):
         """Cross-entropy, and where there is a teacher its lesson.
 
         Without one, the two heads of a distilled model both learn the labels.
@@ -157,12 +147,12 @@ class Trainer:
         c = self.config
         if lesson is not None:
             return distillation_loss(
-                logits, labels, lesson, mode=c.distill, alpha=c.alpha, temperature=c.temperature,
-                label_smoothing=c.label_smoothing,
+                logits, targets, lesson, mode=c.distill, alpha=c.alpha, temperature=c.temperature,
+                reduction=c.kl_reduction, label_smoothing=c.label_smoothing,
             )  # fmt: skip
         if isinstance(logits, tuple):
-            return sum(self._loss(head, labels) for head in logits) / len(logits)
-        return cross_entropy(logits, labels, label_smoothing=c.label_smoothing)
+            return sum(self._loss(head, targets, None) for head in logits) / len(logits)
+        return cross_entropy(logits, targets, label_smoothing=c.label_smoothing)
 
     def _count(self, images, loss, seconds):
         state = self.state
@@ -183,17 +173,27 @@ class Trainer:
                 return stop.requested
 
             d = self.dataset
-            measured = evaluate(self.model, d.test, d.mean, d.std, on_batch=on_batch)
+            measured = evaluate(self.model, d.test, d.mean, d.std, img_size=d.img_size, on_batch=on_batch)
         if measured is not None:
             if not math.isfinite(measured.loss):
                 self._raise_diverged(f"the test loss became {measured.loss}", self.step)
             self.state.all_seconds += measured.seconds
         return measured
 
+    def _evaluate_average(self, stop):
+        """Measure the averaged weights, and keep them if they are better than before. Returns as ``_evaluate``."""
+        with self.ema.swap():
+            measured = self._evaluate(stop)
+            if measured is not None and measured.top1 > self.state.best_ema:
+                checkpoint.save(self.folder.ema, self.model, **self._description())
+                self.state.best_ema = measured.top1
+        return measured
+
     def _close_epoch(self, stop, deadline):
         """Evaluate, save and log after the last step of an epoch. Returns what stops the run, or None."""
         measured, state = self._evaluate(stop), self.state
-        if measured is None:
+        average = None if self.ema is None or measured is None else self._evaluate_average(stop)
+        if measured is None or (self.ema is not None and average is None):
             return INTERRUPT  # the state stays at the end of this epoch: resuming begins with its evaluation
         row = {
             "epoch": state.epoch + 1,
@@ -205,6 +205,8 @@ class Trainer:
             "images_per_second": round(state.images / state.train_seconds, 1),
             "seconds": round(state.train_seconds + measured.seconds, 2),
         }
+        if average is not None:
+            row |= {"ema_loss": round(average.loss, 6), "ema_top1": round(average.top1, 2)}
         self._keep_if_best(measured)
         state.epoch, state.batch = state.epoch + 1, 0
         state.loss_sum, state.images, state.train_seconds = 0.0, 0, 0.0
@@ -243,8 +245,9 @@ class Trainer:
         )
         arrays = self.optimizer.state_dict()
         checkpoint.save(
-            self.folder.last, self.model, training=record.as_dict(), optimizer=arrays, **self._description()
-        )
+            self.folder.last, self.model, training=record.as_dict(), optimizer=arrays,
+            ema={} if self.ema is None else self.ema.state_dict(), **self._description(),
+        )  # fmt: skip
 
     def restore(self, saved, record):
         """Take over the state of the checkpoint ``saved``, and write the log that belongs to it.
@@ -271,6 +274,8 @@ class Trainer:
         try:
             self.model.load_state_dict(saved.weights)
             self.optimizer.load_state_dict(saved.optimizer)
+            if self.ema is not None:
+                self.ema.load_state_dict(saved.ema)
             self.model.generator.bit_generator.state = record.generator
             if self.optimizer.steps != self.step or self.state.batch > len(self.loader):
                 raise ValueError(f"{self.optimizer.steps} steps were taken, but it stands after step {self.step}")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minivit.data import DataLoader, Split
+from minivit.data.augmentation import Augmentation
 from minivit.errors import UsageError
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -87,7 +88,8 @@ def test_the_official_epoch_length():
 
 @pytest.mark.parametrize("start", [0, 1, 3, 6, 7])
 def test_resuming_inside_an_epoch_is_exact(start):
-    settings = {"shuffle": True, "crop_padding": 2, "flip": True, "repeats": 2, "seed": 5, **PLAIN}
+    augmentation = Augmentation(flip=True, crop_padding=2)
+    settings = {"shuffle": True, "augmentation": augmentation, "repeats": 2, "seed": 5, **PLAIN}
     whole = list(DataLoader(noisy(), 12, **settings).epoch(3))
     resumed = DataLoader(noisy(), 12, **settings).epoch(3, start_batch=start)
     assert len(whole) == 7
@@ -96,7 +98,7 @@ def test_resuming_inside_an_epoch_is_exact(start):
 
 @pytest.mark.parametrize("prefetch", [1, 2, 9])
 def test_prefetching_changes_nothing(prefetch):
-    settings = {"shuffle": True, "crop_padding": 2, "flip": True, **PLAIN}
+    settings = {"shuffle": True, "augmentation": Augmentation(flip=True, crop_padding=2), **PLAIN}
     assert_same_batches(
         DataLoader(noisy(), 7, prefetch=0, **settings).epoch(2),
         DataLoader(noisy(), 7, prefetch=prefetch, **settings).epoch(2),
@@ -105,7 +107,7 @@ def test_prefetching_changes_nothing(prefetch):
 
 def test_augmentation_differs_between_epochs_and_batches():
     same = Split(np.repeat(noisy(1).images, 40, axis=0), np.zeros(40, np.int64))
-    loader = DataLoader(same, 20, crop_padding=4, flip=True, **PLAIN)
+    loader = DataLoader(same, 20, augmentation=Augmentation(flip=True, crop_padding=4), **PLAIN)
     batches = [images for epoch in (0, 1) for images, _ in loader.epoch(epoch)]
     for index, images in enumerate(batches):
         assert not any(np.array_equal(images, other) for other in batches[:index])
@@ -113,7 +115,7 @@ def test_augmentation_differs_between_epochs_and_batches():
 
 def test_flip_alone_keeps_or_mirrors():
     split = noisy()
-    loader = DataLoader(split, 40, flip=True, **PLAIN)
+    loader = DataLoader(split, 40, augmentation=Augmentation(flip=True), **PLAIN)
     ((images, labels),) = loader.epoch(0)
     original = split.images / np.float32(255)
     kept = np.isclose(images, original, atol=1e-6).all(axis=(1, 2, 3))
@@ -126,7 +128,7 @@ def test_augmentation_equals_a_loop_and_leaves_the_split_alone():
     """The draws come in the order flips, rows, columns: a change of it would change every run."""
     split = noisy()
     before = split.images.copy()
-    settings = {"shuffle": True, "flip": True, "crop_padding": 2, "seed": 3, **PLAIN}
+    settings = {"shuffle": True, "augmentation": Augmentation(flip=True, crop_padding=2), "seed": 3, **PLAIN}
     batches = list(DataLoader(split, 16, **settings).epoch(1))
     order = np.random.default_rng([0, 3, 1, 0]).permutation(40)
     for index, (images, labels) in enumerate(batches):
@@ -203,7 +205,7 @@ def test_batches_belong_to_the_consumer():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"batch_size": 0}, {"repeats": 0}, {"crop_padding": -1}, {"prefetch": -1}, {"seed": -1}],
+    [{"batch_size": 0}, {"repeats": 0}, {"repeated_augmentation": 0}, {"prefetch": -1}, {"seed": -1}],
 )
 def test_numbers_out_of_range_are_refused(bad):
     with pytest.raises(UsageError, match="must be at least"):

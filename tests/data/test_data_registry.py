@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minivit.data import DATASETS, Dataset, Split, load_dataset, resolve_data_dir
+from minivit.data import DATASETS, DataLoader, Dataset, Split, load_dataset, resolve_data_dir
 from minivit.data.cifar import CIFAR10, CIFAR100
 from minivit.data.tiny_imagenet import ARCHIVE
 from minivit.errors import MinivitError, UsageError
@@ -37,10 +37,12 @@ def test_numbers_out_of_range_are_refused_before_anything_is_opened(name, option
         load_dataset(name, tmp_path, offline=True, **option)
 
 
-@pytest.mark.parametrize("name", ["shapes10", "shapes100", "cifar10", "cifar100"])
-def test_fixed_sizes_stay_fixed(name, tmp_path):
-    with pytest.raises(UsageError, match="32x32"):
-        load_dataset(name, tmp_path, img_size=64, offline=True)
+def test_drawn_images_stay_small_until_the_loader_enlarges_them():
+    dataset = load_dataset("shapes10", img_size=48, limit_train=4, limit_test=2)
+    assert dataset.img_size == 48 and dataset.train.images.shape == (4, 3, 32, 32)
+    loader = DataLoader(dataset.train, 4, mean=dataset.mean, std=dataset.std, img_size=dataset.img_size)
+    ((images, _),) = loader.epoch(0)
+    assert images.shape == (4, 3, 48, 48)
 
 
 def test_the_native_size_may_be_said():

@@ -19,7 +19,7 @@ def test_the_level_of_attention_probabilities_stays_above_zero(start, monkeypatc
                 parameter.data -= 1
 
     monkeypatch.setattr(AdamW, "step", too_far)
-    folder, _ = start(model="binary_vit", recipe="quick_binary", drop_path=0.0, warmup_epochs=0, model_args=TINY)
+    folder, _ = start(model="binary_vit", recipe="quick_binary_vit", drop_path=0.0, warmup_epochs=0, model_args=TINY)
     saved = checkpoint.read(folder.last)
     levels = [array for name, array in saved.weights.items() if name.endswith("att_prob_clip")]
     assert len(levels) == 2

@@ -11,8 +11,9 @@ from blobs import SETTINGS, STEPS, make_blobs
 
 import minivit
 from minivit.data import DataLoader
+from minivit.data.augmentation import Augmentation
 from minivit.errors import MinivitError, UsageError
-from minivit.training import checkpoint, loop, trainer
+from minivit.training import build, checkpoint, loop, trainer
 from minivit.training.config import resolve
 from minivit.training.evaluation import Evaluation, evaluate
 from minivit.training.optimizers import AdamW, clip_grad_norm, decay_all, decay_weights
@@ -106,6 +107,7 @@ def test_a_run_does_what_its_settings_say(start, recipe):
     """The same few steps, written out."""
     settings = {"recipe": recipe, "crop_padding": 1, "flip": True, "repeats": 2, "label_smoothing": 0.2}
     settings |= {"weight_decay": 0.3, "clip": 0.1, "lr": 0.01, "min_lr": 0.002, "warmup_lr": 0.001, "seed": 4}
+    settings |= {"auto_augment": "", "erase": 0.0, "mixup": 0.0, "cutmix": 0.0}
     folder, _ = start(epochs=2, **settings)
     config, data = resolve(SETTINGS | settings | {"epochs": 2}), make_blobs()
     assert config.decay_all == (recipe == "small_data")
@@ -116,7 +118,7 @@ def test_a_run_does_what_its_settings_say(start, recipe):
     optimizer = AdamW(model.named_parameters(), weight_decay=0.3, decays=decays)
     loader = DataLoader(
         data.train, 8, mean=data.mean, std=data.std, seed=4, shuffle=True,
-        crop_padding=1, flip=True, drop_last=True, repeats=2, prefetch=0,
+        augmentation=Augmentation(crop_padding=1, flip=True), drop_last=True, repeats=2, prefetch=0,
     )  # fmt: skip
     assert len(loader) == 6  # 2 x 26 images
     for step in range(12):
@@ -197,7 +199,7 @@ def test_a_killed_run_resumes_from_its_last_save(start, tmp_path, whole, monkeyp
     folder = RunFolder.existing(tmp_path / "run")
     with open(folder.log, "a") as log:
         log.write('{"epoch": 99}\n{"half a li')
-    (folder.path / "best.npz.tmp").write_bytes(b"half a file")
+    (folder.path / ".best.npz.minivit-0123abcd.tmp").write_bytes(b"half a file")
     loop.resume(RunFolder.existing(folder.path))
     assert_same_end(checkpoint.read(folder.last), whole)
     assert len(folder.log.read_text().splitlines()) == 3
@@ -380,7 +382,7 @@ class TestDivergence:
         def poison(self):
             self.parameters["norm.bias"].data[3] = np.nan
 
-        monkeypatch.setattr(trainer.AdamW, "step", poison)
+        monkeypatch.setattr(AdamW, "step", poison)
         monkeypatch.setattr(trainer, "SAVE_EVERY", save_every)
         what = "averages are no longer finite" if save_every == 0 else "the test loss became nan"
         with pytest.raises(MinivitError, match=rf"{what} at step 1 \(epoch 1,.*parameter norm.bias"):
@@ -408,14 +410,14 @@ class TestDivergence:
         assert checkpoint.read(tmp_path / "run" / "last.npz").training["state"]["epoch"] == 1
 
     def test_averages_that_are_not_finite_are_never_saved(self, start, tmp_path, monkeypatch):
-        step = trainer.AdamW.step
+        step = AdamW.step
 
         def poison(self):
             step(self)
             if self.steps == STEPS:
                 self.state["exp_avg_sq"]["head.bias"][0] = np.inf
 
-        monkeypatch.setattr(trainer.AdamW, "step", poison)
+        monkeypatch.setattr(AdamW, "step", poison)
         with pytest.raises(MinivitError, match=r"at step 3 \(epoch 1,.*finite: exp_avg_sq of head\.bias\. "):
             start()
         assert checkpoint.read(tmp_path / "run" / "last.npz").training["state"]["epoch"] == 0
@@ -440,15 +442,97 @@ def test_a_run_that_cannot_begin_leaves_no_folder(start, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_small_data_options_reach_the_loader(start, monkeypatch):
-    seen = {}
-    loader = trainer.DataLoader
+def test_options_reach_the_loader():
+    config = resolve(SETTINGS | {"recipe": "small_data", "crop_padding": 1, "seed": 5, "repeated_augmentation": 2})
+    loader = build.build_loader(config, make_blobs(train_images=300))
+    wanted = {"batch_size": 8, "repeats": 3, "drop_last": True, "seed": 5, "shuffle": True, "repeated_augmentation": 2}
+    assert {name: getattr(loader, name) for name in wanted} == wanted
+    assert loader.augmentation == Augmentation(
+        flip=True, crop_padding=1, auto_augment="cifar", erase=0.25, erase_mode="mean", mixup=1.0, cutmix=1.0,
+        mix_prob=0.5, mix_partner="shuffled",
+    )  # fmt: skip
 
-    def spy(split, batch_size, **options):
-        seen.update(options, batch_size=batch_size)
-        return loader(split, batch_size, **options)
 
-    monkeypatch.setattr(trainer, "DataLoader", spy)
-    start(recipe="small_data", epochs=1, crop_padding=1, warmup_epochs=0, seed=5)
-    wanted = {"batch_size": 8, "repeats": 3, "flip": True, "crop_padding": 1, "drop_last": True, "seed": 5}
-    assert {name: seen[name] for name in wanted} == wanted and seen["shuffle"]
+@pytest.mark.parametrize(
+    "schedule, expected",
+    [
+        ("cosine", lambda k: 0.1 * (1 + math.cos(math.pi * (k - 4) / 16)) / 2),
+        ("linear", lambda k: 0.1 * (1 - (k - 4) / 16)),
+        ("constant", lambda k: 0.1),
+        ("step", lambda k: 0.1 if k < 10 else 0.01 if k < 15 else 0.001),
+    ],
+)
+def test_schedules_by_name(schedule, expected):
+    config = resolve(
+        SETTINGS | {"schedule": schedule, "epochs": 10, "warmup_epochs": 2, "lr": 0.1, "min_lr": 0.0, "warmup_lr": 0.0}
+    )
+    rate = build.build_schedule(config, 2)
+    for step in range(20):
+        assert rate(step) == pytest.approx(0.1 * step / 4 if step < 4 else expected(step)), step
+
+
+def test_deits_schedule_comes_an_epoch_late():
+    config = resolve({"recipe": "deit", "data": "cifar100", "schedule": "deit"})
+    rate = build.build_schedule(config, 7)
+    official = [1e-6, 1e-6, 2.008e-4]  # epochs 0 and 1 both run at the start of the warm-up
+    assert [rate(7 * epoch + 3) for epoch in range(3)] == pytest.approx(official)
+    assert rate(7 * 5) == pytest.approx(8.002e-4) and rate(7 * 6) == pytest.approx(9.993e-4, rel=1e-4)
+
+
+class TestAverage:
+    """The moving average of the weights."""
+
+    SETTINGS = {"ema": 0.5, "epochs": 3}
+
+    def test_it_is_the_average(self, start, monkeypatch):
+        averages, states = [], []
+        take_step = trainer.Trainer._take_step
+
+        def spy(self, *batch):
+            if not averages:
+                averages.append({name: array.copy() for name, array in self.model.state_dict().items()})
+            value = take_step(self, *batch)
+            states.append({name: array.copy() for name, array in self.model.state_dict().items()})
+            return value
+
+        monkeypatch.setattr(trainer.Trainer, "_take_step", spy)
+        folder, _ = start(**self.SETTINGS)
+        (average,) = averages
+        for state in states:
+            average = {name: 0.5 * average[name] + 0.5 * array for name, array in state.items()}
+        saved = checkpoint.read(folder.last)
+        for name, array in average.items():
+            np.testing.assert_allclose(saved.ema[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
+        for name, array in states[-1].items():
+            np.testing.assert_array_equal(saved.weights[name], array)
+
+    def test_it_is_measured_and_kept(self, start):
+        folder, _ = start(**self.SETTINGS)
+        rows = [json.loads(line) for line in folder.log.read_text().splitlines()]
+        best = max(row["ema_top1"] for row in rows)
+        data, kept = make_blobs(), minivit.load(folder.ema)
+        assert evaluate(kept, data.test, data.mean, data.std).top1 == pytest.approx(best, abs=0.01)
+        assert checkpoint.read(folder.last).training["state"]["best_ema"] == pytest.approx(best, abs=0.01)
+
+    def test_without_it_there_is_none(self, start):
+        folder, _ = start(epochs=1, warmup_epochs=0)
+        assert not folder.ema.exists() and checkpoint.read(folder.last).ema == {}
+
+
+EVERYTHING = {
+    "recipe": "deit", "epochs": 3, "batch_size": 8, "lr": 0.01, "ema": 0.9, "ema_warmup": True, "mix_mode": "elem",
+    "repeated_augmentation": 2, "auto_augment": "rand-m9-mstd0.5-inc1", "drop_rate": 0.2, "schedule": "deit",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [EVERYTHING, {"recipe": "small_data", "erase": 0.5, "mix_prob": 1.0}])
+def test_a_run_with_all_methods_resumes_exactly(start, settings):
+    whole, _ = start("whole", **settings)
+    part, stopped = start("part", time_budget=1e-9, **settings)
+    while stopped.stopped_by is not None:
+        stopped = loop.resume(part, time_budget=1e-9)
+    end, again = checkpoint.read(whole.last), checkpoint.read(part.last)
+    for group in ("weights", "optimizer", "ema"):
+        for name, array in getattr(end, group).items():
+            np.testing.assert_array_equal(getattr(again, group)[name], array, err_msg=name, strict=True)
+    assert bool(end.ema) == ("ema" in settings)

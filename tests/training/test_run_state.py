@@ -37,8 +37,8 @@ def test_an_older_run_gets_the_defaults(training):
 
 
 def test_settings_of_a_newer_version_are_named(training):
-    training["config"] |= {"mixup": 0.8, "cutmix": 1.0}
-    with pytest.raises(MinivitError, match="^last.npz cannot be resumed: among the settings, cutmix, mixup: unknown"):
+    training["config"] |= {"puzzlemix": 0.8, "moex": 1.0}
+    with pytest.raises(MinivitError, match="^last.npz cannot be resumed: among the settings, moex, puzzlemix: unknown"):
         read(training)
 
 

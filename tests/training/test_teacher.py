@@ -108,3 +108,53 @@ def test_settings_that_contradict_each_other_are_refused(teacher, said, message)
     said = {key: teacher if value == "T" else value for key, value in said.items()}
     with pytest.raises(UsageError, match=message):
         resolve(said)
+
+
+class TestAnswersOnDisk:
+    """Where images look the same in every epoch, the teacher is asked once."""
+
+    PLAIN = {**STUDENT, "flip": False, "crop_padding": 0}
+
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        return tmp_path / "cache" / "minivit" / "teachers"
+
+    def test_they_are_the_teachers(self, start, teacher, cache):
+        whole, _ = start("whole", teacher=teacher, **self.PLAIN)
+        (file,) = cache.iterdir()
+        data = make_blobs()
+        images = ((data.train.images / 255 - 0.3) / 0.2).astype(np.float32)
+        np.testing.assert_allclose(np.load(file), Teacher(teacher, data)(images), rtol=1e-4, atol=1e-5)
+
+    def test_a_run_with_them_is_the_run_without(self, start, teacher, cache, monkeypatch):
+        """But for the last bits: a product over more rows may round another way."""
+        with_them, _ = start("with", teacher=teacher, **self.PLAIN)
+        monkeypatch.setattr(Teacher, "answers", lambda self: None)
+        without, _ = start("without", teacher=teacher, **self.PLAIN)
+        ours, theirs = checkpoint.read(with_them.last).weights, checkpoint.read(without.last).weights
+        for name, array in theirs.items():
+            np.testing.assert_allclose(ours[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
+
+    def test_they_are_used_again_and_checked(self, start, teacher, cache, monkeypatch):
+        first, _ = start("first", teacher=teacher, **self.PLAIN)
+        (file,) = cache.iterdir()
+        with monkeypatch.context() as patch:
+            patch.setattr(Teacher, "__call__", None)  # nobody asks
+            again, _ = start("again", teacher=teacher, **self.PLAIN)
+        file.write_bytes(file.read_bytes()[:-5])
+        damaged, _ = start("damaged", teacher=teacher, **self.PLAIN)
+        for other in (again, damaged):
+            for name, array in checkpoint.read(first.last).weights.items():
+                np.testing.assert_array_equal(checkpoint.read(other.last).weights[name], array)
+        assert np.load(file).shape == (26, 3)
+
+    def test_a_cache_that_cannot_be_written_is_no_failure(self, start, teacher, cache, capsys):
+        cache.parent.parent.write_text("in the way")
+        _, result = start(teacher=teacher, **self.PLAIN)
+        assert result.stopped_by is None
+        assert "the teacher's answers are not kept" in capsys.readouterr().err
+
+    def test_augmented_images_are_shown_to_the_teacher(self, start, teacher, cache):
+        start(teacher=teacher, **STUDENT)
+        assert not cache.exists()
