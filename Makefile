@@ -7,11 +7,12 @@ MODEL ?= sl_vit
 RECIPE ?=
 BENCH  ?= train_step
 ARGS   ?=
+QUICK  ?= --quick
 
 PY = $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-thorough lint bench docs clean
+.PHONY: help train test test-thorough lint lessons bench docs clean
 
 help: ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,10 +35,13 @@ lint: $(VENV)/.has-test ## check style and the import floors
 	@$(PY) -m ruff check .
 	@$(PY) -m pytest -q tests/test_import_floors.py
 
-BENCHES = train_step xnor_gemm packed_inference
-bench: $(VENV)/.has-test ## time what BENCH names: train_step (against PyTorch), xnor_gemm, packed_inference
+lessons: $(VENV)/.has-images,plots ## run every lesson in its short form (QUICK= in its full one)
+	@for lesson in lessons/[0-9][0-9]_*.py; do $(PY) "$$lesson" $(QUICK) || exit; done
+
+BENCHES = train_step xnor_gemm packed_inference augmentation
+bench: $(VENV)/.has-test ## time what BENCH names: train_step (against PyTorch), xnor_gemm, packed_inference, augmentation
 	@$(if $(filter-out $(BENCHES),$(BENCH)),$(error no benchmark "$(BENCH)": BENCH takes one or more of $(BENCHES)))
-	@[ '$(BENCH)' = xnor_gemm ] || $(PY) -c 'import torch' 2>/dev/null || \
+	@[ -z '$(filter train_step packed_inference,$(BENCH))' ] || $(PY) -c 'import torch' 2>/dev/null || \
 	  { echo 'Installing PyTorch to compare with (a large download)'; \
 	  $(PY) -m pip install -qq --disable-pip-version-check -e '.[bench]'; } || \
 	  echo 'PyTorch could not be installed: train_step times minivit alone' >&2

@@ -148,7 +148,7 @@ def test_the_table_says_which_epochs_were_pooled():
     assert "3-5" in table(group(runs, by=["model"])).splitlines()[2].split()
 
 
-@pytest.mark.parametrize("models, seeds", [(1, 1), (3, 3), (12, 1)])
+@pytest.mark.parametrize("models, seeds", [(3, 3), (12, 1)])
 def test_curves_are_a_picture(tmp_path, models, seeds):
     pytest.importorskip("matplotlib")
     image = pytest.importorskip("PIL.Image")

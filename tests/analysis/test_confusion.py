@@ -34,7 +34,7 @@ def test_the_most_confused_pairs_come_first_and_ties_in_order():
     assert most_confused(np.diag([3, 4]), 5) == []
 
 
-@pytest.mark.parametrize("classes", [2, 20, 21, 100])
+@pytest.mark.parametrize("classes", [2, 21])
 def test_small_and_large_pictures(tmp_path, classes):
     pytest.importorskip("matplotlib")
     image = pytest.importorskip("PIL.Image")
