@@ -47,6 +47,9 @@ def run(command, main, argv=None):
     except KeyboardInterrupt:
         print(f"\n{name_of(command)}: interrupted", file=sys.stderr)
         code = 130
+    except MemoryError as error:
+        complain(command, f"not enough memory: {error}")
+        code = 1
     except BrokenPipeError:  # the reader of a pipe has left, as ``head`` does: nobody is there to be told
         _abandon_stdout()
         code = 1

@@ -138,16 +138,15 @@ def _transfer(source, name, keywords, resample):
 
 def _position_grids(source):
     """Grids under the position tables of ``source``: name -> (rows, columns); {} where it does not say them."""
-    from minivit.models import create_model
+    from minivit.models.transfer import position_grids
 
     if source.architecture is None:
         return {}
     try:
         source.check_sizes()
-        made_for = create_model(source.architecture, seed=None, **source.arguments)
+        return position_grids(source.architecture, source.arguments)
     except MinivitError:  # what --model overrules need not make sense
         return {}
-    return {name: made_for.position_grid(name) for name in made_for.positions}
 
 
 def _write(path, model, source):

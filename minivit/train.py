@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 from minivit import command
+from minivit.errors import UsageError
 from minivit.training.config import DEFAULT_DATA, DEFAULT_MODEL, OPTIMIZERS, SCHEDULES, TrainConfig
 from minivit.training.recipes import RECIPES
 
@@ -66,6 +67,8 @@ def build_parser():
     how.add_argument("--recipe", metavar="NAME",
                      help="settings that the options below change one by one (default: shapes for shapes10 "
                      "and shapes100, small_data for all others)")
+    how.add_argument("--config", metavar="FILE",
+                     help="config.json of another run, whose settings all stay but those that are given here")
     how.add_argument("--epochs", type=command.positive_int, metavar="N",
                      help=f"passes over the data ({_by_recipe('epochs')}); the warm-up changes in proportion")
     how.add_argument("--batch-size", type=command.positive_int, metavar="N",
@@ -129,6 +132,8 @@ def main(argv=None):
 
     from minivit.training.run_folder import RunFolder
 
+    if args.config and (args.resume or args.recipe):
+        raise UsageError("--config gives all settings: leave --resume and --recipe out")
     if args.resume:
         folder = RunFolder.existing(args.out) if args.out else RunFolder.newest(args.model, args.data)
         if args.threads is None:
@@ -143,14 +148,12 @@ def main(argv=None):
     overrides = {name: said[name] for name in TrainConfig.__dataclass_fields__ if said.get(name) is not None}
     if "model_args" in overrides:
         overrides["model_args"] = command.model_keywords(overrides["model_args"])
-    if overrides.get("auto_augment") == "none":
-        overrides["auto_augment"] = ""
     overrides |= settable(args.settings or [], overrides)
     options = {"data_dir": args.data_dir, "offline": args.offline, "time_budget": args.time_budget}
     if args.resume:
         result = loop.resume(folder, overrides, **options)
     else:
-        config = resolve(overrides)
+        config = resolve(overrides, RunFolder.read_settings(args.config) if args.config else None)
         loop.check_model(config)
         folder = RunFolder.create(args.out, config.model, config.data)
         result = loop.train(config, folder, **options)

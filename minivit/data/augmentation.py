@@ -16,11 +16,11 @@ from minivit.data.color_jitter import color_jitter
 from minivit.data.erasing import random_erasing
 from minivit.data.mixing import MODES, PARTNERS, mix
 from minivit.data.rand_augment import parse_rand_augment, rand_augment, tf_rand_augment
-from minivit.data.resizing import random_resized_crop, resize
+from minivit.data.resizing import FILTERS, random_resized_crop, resize
 from minivit.errors import UsageError, suggest
 
 ERASE_MODES = ("const", "rand", "pixel", "mean")
-TF_RAND = re.compile(r"tf-rand-l(\d+)-m(\d+)")
+TF_RAND = re.compile(r"tf-rand-l(\d{1,2})-m(\d{1,3})")
 SMALL_DATA_ERASING = {"area": (0.02, 0.4), "log_aspect": False, "tries": 100}
 
 
@@ -31,7 +31,8 @@ class Augmentation:
     Args:
         flip: mirror half of the images.
         crop_padding: pixels of black border for the random crop (He et al. 2016), 0 for none.
-        resized_crop: smallest share of the image that a random resized crop shows (Szegedy et al. 2015), 0 for none.
+        resized_crop: smallest share of the image that a random resized crop shows (Szegedy et al. 2015), 0 for none;
+            ``interpolation`` resizes it, ``bicubic`` or ``bilinear``.
         color_jitter: brightness, contrast and saturation change by factors up to this far from 1. A policy replaces it,
             as in timm.
         auto_augment: an AutoAugment policy (``cifar``, ``svhn``, ``imagenet`` ...), timm's RandAugment such as
@@ -49,6 +50,7 @@ class Augmentation:
     flip: bool = False
     crop_padding: int = 0
     resized_crop: float = 0.0
+    interpolation: str = "bicubic"
     color_jitter: float = 0.0
     auto_augment: str = ""
     erase: float = 0.0
@@ -64,10 +66,12 @@ class Augmentation:
         for name in ("resized_crop", "erase", "mix_prob", "mix_switch"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
-        for name in ("crop_padding", "color_jitter", "mixup", "cutmix"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} must be at least 0, not {getattr(self, name)}")
-        for name, known in (("erase_mode", ERASE_MODES), ("mix_mode", MODES), ("mix_partner", PARTNERS)):
+        for name, most in (("crop_padding", 512), ("color_jitter", 10), ("mixup", 1e6), ("cutmix", 1e6)):
+            if not 0 <= getattr(self, name) <= most:
+                raise UsageError(f"{name} must be from 0 to {most:g}, not {getattr(self, name)}")
+        for name, known in (
+            ("interpolation", FILTERS), ("erase_mode", ERASE_MODES), ("mix_mode", MODES), ("mix_partner", PARTNERS)
+        ):  # fmt: skip
             value = getattr(self, name)
             if value not in known:
                 raise UsageError(f"unknown {name} {value!r}{suggest(value, known)}; known: {', '.join(known)}")
@@ -116,7 +120,9 @@ class Augmentation:
 
     def _crop(self, images, size, rng):
         if self.resized_crop:
-            return random_resized_crop(images, size, rng, scale=(self.resized_crop, 1.0))
+            return random_resized_crop(
+                images, size, rng, scale=(self.resized_crop, 1.0), interpolation=self.interpolation
+            )
         if self.crop_padding:
             images = random_crop(images, self.crop_padding, rng)
         return fit(images, size)

@@ -136,6 +136,9 @@ def parse_rand_augment(text):
         except (KeyError, ValueError):
             message = f"RandAugment {text!r}: {part!r} is not one of {', '.join(keywords)} and a number (inc: 0 or 1)"
             raise UsageError(message) from None
+    for name, least, most in (("magnitude", 0, 100), ("layers", 0, 100), ("max_magnitude", 1, 100)):
+        if not least <= result[name] <= most:
+            raise UsageError(f"RandAugment {text[:40]!r}: {name} is between {least} and {most}")
     if not 0 <= result["probability"] <= 1:
         raise UsageError(f"RandAugment {text!r}: a probability (p) is between 0 and 1")
     if not 0 <= result["noise"] <= 100:

@@ -40,8 +40,8 @@ def transfer(arrays, architecture, arguments, *, num_classes=None, resample="bic
         num_classes: None takes as many as the weights have. Where they have another number of them, their
             classifiers are dropped.
         resample: a method of ``resample_positions``.
-        grids: name -> (rows, columns) of the grids under the position tables, where they are known; without, a table
-            that has not the model's shape is taken for that of a square.
+        grids: name -> (rows, columns) of the grids under the position tables, where they are known (see
+            :func:`position_grids`); without, a table that has not the model's shape is taken for that of a square.
 
     Raises:
         UsageError: no such model, or arguments that make no sense.
@@ -63,6 +63,12 @@ def transfer(arrays, architecture, arguments, *, num_classes=None, resample="bic
     model.load_state_dict(arrays, resample=resample, grids=old_grids)
     pairs = {name: (old, model.position_grid(name)) for name, old in old_grids.items()}
     return Transfer(model, dropped, {name: (old, new) for name, (old, new) in pairs.items() if old != new})
+
+
+def position_grids(architecture, arguments):
+    """Grids under the position tables of such a model: name -> (rows, columns)."""
+    model = create_model(architecture, seed=None, **arguments)
+    return {name: model.position_grid(name) for name in model.positions}
 
 
 def _check_numbers(arrays):

@@ -1,8 +1,10 @@
 """What a run is made of, from its settings: batches, network, optimiser, learning rate."""
 
+from dataclasses import replace
+
 from minivit.data import DataLoader
 from minivit.models import create_model
-from minivit.models.transfer import classifiers, transfer
+from minivit.models.transfer import classifiers, position_grids, transfer
 from minivit.training import checkpoint
 from minivit.training.config import MODEL_RATES, augmentation
 from minivit.training.optimizers import SGD, Adam, AdamW, decay_all, decay_like_deit, decay_weights
@@ -46,7 +48,8 @@ def build_model(config, dataset):
 
 
 def load_initial_weights(model, config):
-    """Take over the weights that the run starts from: classifiers only if they have as many classes.
+    """Take over the weights that the run starts from: classifiers only if they have as many classes, and the settings
+    do not want new ones.
 
     Returns:
         A ``Transfer``: which classifiers stayed new, and which tables were resampled.
@@ -55,13 +58,15 @@ def load_initial_weights(model, config):
         MinivitError: the checkpoint does not fit.
     """
     saved = checkpoint.read(config.init_from)
-    arguments = {**model.arguments, "num_classes": saved.arguments["num_classes"]}
+    saved.check_sizes()
     moved = transfer(
-        saved.weights, config.model, arguments, num_classes=model.config.num_classes, resample=config.resample
-    )
+        saved.weights, config.model, model.arguments, num_classes=model.config.num_classes, resample=config.resample,
+        grids=position_grids(saved.architecture, saved.arguments),
+    )  # fmt: skip
+    dropped = classifiers(model) if config.zero_head else moved.dropped
     new = model.state_dict()
-    model.load_state_dict({**moved.model.state_dict(), **{name: new[name] for name in moved.dropped}})
-    return moved
+    model.load_state_dict({**moved.model.state_dict(), **{name: new[name] for name in dropped}})
+    return replace(moved, dropped=dropped)
 
 
 def freeze_features(model):

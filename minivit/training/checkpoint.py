@@ -170,16 +170,22 @@ def check_fits(saved, dataset):
     Raises:
         UsageError: saying in which of the two they differ.
     """
-    classes, size = saved.arguments["num_classes"], saved.arguments.get("img_size")
-    if classes != dataset.num_classes:
-        raise UsageError(
-            f"the checkpoint knows {classes} classes, but {dataset.name} has {dataset.num_classes}"
-        )
+    check_classes(saved, dataset)
+    size = saved.arguments.get("img_size")
     if size not in (None, dataset.img_size):
         height, width = size if isinstance(size, list | tuple) else (size, size)
         raise UsageError(
             f"the checkpoint takes images of {height}x{width}, but those of {dataset.name} are "
             f"{dataset.img_size}x{dataset.img_size}"
+        )
+
+
+def check_classes(saved, dataset):
+    """Check that a data set has the classes that the checkpoint ``saved`` was trained for; raises as ``check_fits``."""
+    classes = saved.arguments["num_classes"]
+    if classes != dataset.num_classes:
+        raise UsageError(
+            f"the checkpoint knows {classes} classes, but {dataset.name} has {dataset.num_classes}"
         )
     if saved.class_names and saved.class_names != tuple(dataset.class_names):
         theirs = next(

@@ -85,6 +85,7 @@ class TrainConfig:
     ema: float = 0.0
     ema_warmup: bool = False
     resized_crop: float = 0.0
+    interpolation: str = "bicubic"
     color_jitter: float = 0.0
     auto_augment: str = ""
     erase: float = 0.0
@@ -117,7 +118,7 @@ class TrainConfig:
         return config
 
 
-def resolve(overrides):
+def resolve(overrides, base=None):
     """Lay the user's settings over the recipe.
 
     Args:
@@ -125,6 +126,7 @@ def resolve(overrides):
             warm-up along in proportion, unless ``warmup_epochs`` is there too; a changed ``batch_size`` the learning
             rate, if the recipe scales it; another ``optimizer`` than the recipe's brings its own ``lr`` and
             ``weight_decay``. With ``init_from`` the model and its arguments are those of that checkpoint.
+        base: a TrainConfig to lay them over instead: all its numbers stay but those that are said.
 
     Returns:
         TrainConfig.
@@ -135,9 +137,10 @@ def resolve(overrides):
     """
     # not at the top: --help reads this file, and must not wait for NumPy
     from minivit.models import accepts
-    from minivit.training.teacher import fingerprint
 
     said = dict(overrides)
+    if base is not None:
+        return _repeat(base, said)
     inherited = _inherit(said)
     model, data = said.get("model", DEFAULT_MODEL), said.get("data", DEFAULT_DATA)
     recipe = get_recipe(said.get("recipe"), data)
@@ -146,26 +149,56 @@ def resolve(overrides):
     values.update(lr=recipe.lr_for(model), drop_path=recipe.drop_path_for(model))
     if recipe.scale_lr and "batch_size" in said:
         values["lr"] *= said["batch_size"] / recipe.batch_size
-    if recipe.auto_augment == "data":
-        values["auto_augment"] = policy_for(data)
+    if recipe.pad_small_images and _is_small(data, said.get("img_size")):
+        values.update(resized_crop=0.0, crop_padding=4)
     if said.get("optimizer", recipe.optimizer) != recipe.optimizer:
         values.update(OPTIMIZERS.get(said["optimizer"], {}))  # an unknown one is refused below
     if "epochs" in said:
         values["warmup_epochs"] = recipe.warmup_epochs * said["epochs"] / recipe.epochs
     values.update({name: value for name, value in said.items() if name not in ("recipe", "model_args")})
+    values["auto_augment"] = {"none": "", "data": policy_for(data)}.get(values["auto_augment"], values["auto_augment"])
     for name, keyword in MODEL_RATES.items():
+        if keyword in said.get("model_args", {}):
+            raise UsageError(f"{keyword} is no model argument of a run: {_option(name)} sets it")
         if name not in said and not accepts(model, keyword):
             values[name] = 0.0  # the recipe's is for transformers
-    for path, digest in (("teacher", "teacher_sha256"), ("init_from", "init_sha256")):
-        if values[path] is not None:
-            values[digest] = fingerprint(values[path])
-    if values["teacher"] is None and (recipe.needs_teacher or said.keys() & TEACHING):
+    _add_fingerprints(values)
+    taught = any(said.get(name, getattr(recipe, name)) != getattr(recipe, name) for name in TEACHING)
+    if values["teacher"] is None and (recipe.needs_teacher or taught):
         raise UsageError("distillation needs a teacher: add --teacher CKPT")
     if values["init_from"] is None and values["linear_probe"]:
         raise UsageError("a linear probe needs features: add --init-from CKPT")
     values["model_args"] = (inherited or recipe.model_args_for(model)) | said.get("model_args", {})
     _validate(values)
     return TrainConfig(**values)
+
+
+def _repeat(base, said):
+    """The settings ``base`` but for what is said."""
+    values = base.as_dict() | said
+    values["model_args"] = base.model_args | said.get("model_args", {})
+    _add_fingerprints(values)
+    _validate(values)
+    return TrainConfig(**values)
+
+
+def _add_fingerprints(values):
+    from minivit.training.teacher import fingerprint
+
+    for path, digest, what in (("teacher", "teacher_sha256", "teacher"), ("init_from", "init_sha256", "checkpoint")):
+        if values[path] is not None:
+            values[digest] = fingerprint(values[path], what)
+
+
+def _is_small(data, img_size):
+    """Whether images have up to 32 pixels a side."""
+    stored = 64 if data == "tiny_imagenet" or data.startswith("folder:") else 32
+    return (img_size or stored) <= 32
+
+
+def _option(name):
+    """How a setting is given to the train command."""
+    return "--drop-path X" if name == "drop_path" else f"--set {name}=X"
 
 
 def _inherit(said):
@@ -209,8 +242,11 @@ def _validate(values):
         if values[name] not in known:
             near = suggest(values[name], known)
             raise UsageError(f"unknown {what} {values[name]!r}{near}; known: {', '.join(known)}")
-    if values["temperature"] <= 0 or values["alpha"] > 1:
-        raise UsageError("the temperature of a distillation must be above 0, and alpha at most 1")
+    if not 1e-2 <= values["temperature"] <= 1e3 or values["alpha"] > 1:
+        raise UsageError("the temperature of a distillation must be from 0.01 to 1000, and alpha at most 1")
+    for name in ("repeats", "repeated_augmentation"):
+        if values[name] > 1000:
+            raise UsageError(f"{name} must be at most 1000, not {values[name]}")
     for name in ("ema", "drop_path", "drop_rate", "attn_drop_rate", "label_smoothing"):
         if values[name] >= 1:
             raise UsageError(f"{name} must be below 1, not {values[name]:g}")

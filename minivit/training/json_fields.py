@@ -43,5 +43,6 @@ def fits(value, kind):
     if isinstance(value, bool):  # to Python, an int
         return kind is bool
     if isinstance(value, int | float):
-        return is_number(value) and (kind is float or (type(value) is int and kind in (int, int | None)))
+        whole = type(value) is int and kind in (int, int | None)
+        return is_number(value) and (whole or kind in (float, float | None))
     return isinstance(value, kind)

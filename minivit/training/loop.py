@@ -86,6 +86,11 @@ def resume(folder, overrides=None, *, data_dir=None, offline=False, time_budget=
         saved = checkpoint.read(folder.last)
         record = RunRecord.of(saved)
         config, state, said = record.config, record.state, dict(overrides or {})
+        weights = said.pop("init_from", config.init_from)
+        if weights != config.init_from and (
+            config.init_from is None or fingerprint(weights, "checkpoint") != config.init_sha256
+        ):
+            raise UsageError(f"a resumed run started from other weights than {weights}: drop --init-from")
         teacher = said.pop("teacher", config.teacher)
         if teacher != config.teacher:  # the same file may lie elsewhere now
             if config.teacher is None or fingerprint(teacher) != config.teacher_sha256:

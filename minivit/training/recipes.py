@@ -35,9 +35,10 @@ class Recipe:
         clip: bound on the joint norm of all gradients, 0 for none.
         ema: decay of the moving average of the weights, which is measured beside them; 0 for none;
             ``ema_warmup`` begins with a smaller one.
-        flip, crop_padding, resized_crop, color_jitter, auto_augment, erase, erase_mode, mixup, cutmix, mix_prob,
-            mix_switch, mix_mode, mix_partner: see ``minivit.data.augmentation``. ``auto_augment`` may be ``data``: the
-            policy of the data set, that of CIFAR for images of 32 pixels and that of ImageNet for larger ones.
+        flip, crop_padding, resized_crop, interpolation, color_jitter, auto_augment, erase, erase_mode, mixup, cutmix,
+            mix_prob, mix_switch, mix_mode, mix_partner: see ``minivit.data.augmentation``. ``auto_augment`` may be
+            ``data``: that of ImageNet for ``tiny_imagenet`` and folders of images, that of CIFAR for all others.
+        pad_small_images: images of up to 32 pixels are padded by 4 and cropped instead of resized, as in DeiT's code.
         repeats: shuffled passes over the data that make one epoch.
         repeated_augmentation: how often a shown image is shown in an epoch, see ``minivit.data.loader``;
             ``spread_repeats`` puts these into different batches.
@@ -78,6 +79,8 @@ class Recipe:
     flip: bool = True
     crop_padding: int = 0
     resized_crop: float = 0.0
+    interpolation: str = "bicubic"
+    pad_small_images: bool = False
     color_jitter: float = 0.0
     auto_augment: str = ""
     erase: float = 0.0
@@ -185,7 +188,7 @@ _SMALL_DATA = Recipe(
 _DEIT = Recipe(
     name="deit",
     description="DeiT's, for 300 epochs: RandAugment, Mixup and CutMix in every batch, random erasing, repeated "
-    "augmentation; small images (32 pixels) want --set resized_crop=0 crop_padding=4, as in its code",
+    "augmentation",
     source='"Training data-efficient image transformers", arXiv 2012.12877, and its published code',
     epochs=300,
     batch_size=1024,
@@ -198,6 +201,7 @@ _DEIT = Recipe(
     drop_path=0.1,
     ema=0.99996,
     resized_crop=0.08,
+    pad_small_images=True,
     auto_augment="rand-m9-mstd0.5-inc1",
     erase=0.25,
     mixup=0.8,
@@ -218,6 +222,7 @@ _BINARY = Recipe(
     min_lr=1e-5,
     schedule="deit",
     resized_crop=0.08,
+    interpolation="bilinear",
     distill="soft",
     alpha=1.0,
 )
@@ -266,7 +271,7 @@ def _augreg(level, regularised):
 _AUGREG_TRANSFER = Recipe(
     name="augreg_transfer",
     description="AugReg's fine-tuning, for --init-from: SGD without decay, flips and crops only, the head from zero; "
-    "of its learning rates the middle one (2,500 steps on CIFAR-100)",
+    "of its learning rates the middle one (2,500 steps on CIFAR-100), and padded crops for its larger images",
     source='"How to train your ViT?", arXiv 2106.10270, section 3.4 and its published code',
     epochs=26,
     batch_size=512,
@@ -276,7 +281,7 @@ _AUGREG_TRANSFER = Recipe(
     warmup_lr=0.0,
     min_lr=0.0,
     clip=1.0,
-    resized_crop=0.05,
+    crop_padding=4,
     zero_head=True,
     resample="linear",
 )

@@ -20,6 +20,7 @@ from pathlib import Path
 from minivit.errors import MinivitError, UsageError
 from minivit.training import lock, report
 from minivit.training.atomic import atomic_write, sweep_temporaries
+from minivit.training.config import TrainConfig
 
 RUNS = Path("runs")
 LONGEST_NAME = 60
@@ -107,6 +108,24 @@ class RunFolder:
             report.note(f"note: passing over {self.path}, whose {self.config.name} is missing or damaged")
             return False
         return model in (None, config.get("model")) and data in (None, config.get("data"))
+
+    @staticmethod
+    def read_settings(path):
+        """Return the ``TrainConfig`` in a ``config.json``.
+
+        Raises:
+            MinivitError: the file cannot be read, or holds none.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise MinivitError(f"cannot read {path}: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise MinivitError(f"{path} is no config.json of a run: {error}") from error
+        try:
+            return TrainConfig.from_dict(content.get("config") if isinstance(content, dict) else None)
+        except MinivitError as error:
+            raise MinivitError(f"{path} is no config.json of a run: {error}") from error
 
     def threads(self):
         """Return the number of threads that the run was started with, or None where ``config.json`` does not say."""

@@ -24,7 +24,7 @@ class RunState:
     all_train_seconds: float = 0.0  # time in training steps
     all_seconds: float = 0.0  # and with evaluation
     best: dict | None = None  # test_top1 and test_top5 of best.npz
-    best_ema: float = 0.0  # test_top1 of ema.npz
+    best_ema: float | None = None  # test_top1 of ema.npz
 
 
 @dataclass

@@ -11,7 +11,8 @@ import numpy as np
 
 from minivit.data import DataLoader
 from minivit.data.decoded import user_cache_dir
-from minivit.errors import MinivitError, UsageError
+from minivit.errors import MinivitError, StateDictError, UsageError
+from minivit.models.transfer import position_grids, transfer
 from minivit.tensor import Tensor, no_grad
 from minivit.training import checkpoint, report
 from minivit.training.atomic import atomic_write
@@ -22,12 +23,15 @@ BATCH_SIZE = 256
 class Teacher:
     """A checkpoint as teacher for the images of a data set.
 
+    A teacher of another image size is brought to that of the student: position embeddings are resampled, and
+    convolutions take any size.
+
     Args:
         path: the checkpoint.
-        dataset: the data set that the student learns; the teacher must know its classes, and images of its size.
+        dataset: the data set that the student learns; the teacher must know its classes.
 
     Raises:
-        UsageError: the teacher was trained for other classes or another image size.
+        UsageError: the teacher was trained for other classes, or cannot take images of the student's size.
         MinivitError: the file is no checkpoint.
     """
 
@@ -35,10 +39,9 @@ class Teacher:
         saved = checkpoint.read(path)
         self.path, self.dataset = path, dataset
         try:
-            checkpoint.check_fits(saved, dataset)
+            self.model = self._build(saved, dataset)
         except UsageError as error:
             raise UsageError(f"{path} cannot teach: {error}") from error
-        self.model = saved.build()
         # images come normalised for the student: x' = factor x + offset is what the teacher has learned to see
         mean, std = (np.array(a, np.float32).reshape(-1, 1, 1) for a in (dataset.mean, dataset.std))
         own_mean, own_std = mean, std
@@ -46,6 +49,20 @@ class Teacher:
             own_mean, own_std = (np.array(a, np.float32).reshape(-1, 1, 1) for a in (saved.mean, saved.std))
         self.factor, self.offset = std / own_std, (mean - own_mean) / own_std
         self.same = np.array_equal(mean, own_mean) and np.array_equal(std, own_std)
+
+    @staticmethod
+    def _build(saved, dataset):
+        checkpoint.check_classes(saved, dataset)
+        if saved.arguments.get("img_size") in (None, dataset.img_size) or saved.packed:
+            checkpoint.check_fits(saved, dataset)
+            return saved.build()
+        saved.check_sizes()
+        try:
+            arguments = {**saved.arguments, "img_size": dataset.img_size}
+            grids = position_grids(saved.architecture, saved.arguments)
+            return transfer(saved.weights, saved.architecture, arguments, grids=grids).model.eval()
+        except StateDictError as error:
+            raise UsageError(f"it cannot be brought to {dataset.img_size} pixels: {error}") from error
 
     def __call__(self, images):
         """Logits (B, K) for images (B, C, H, W) as the student gets them, augmented and normalised: an array."""
@@ -59,6 +76,8 @@ class Teacher:
         """
         split = self.dataset.train
         seen = hashlib.sha256(np.ascontiguousarray(split.images)).hexdigest()
+        normalised = repr((self.dataset.mean, self.dataset.std)).encode()
+        seen = hashlib.sha256(seen.encode() + normalised).hexdigest()
         name = f"{fingerprint(self.path)[:20]}-{seen[:20]}-{self.dataset.img_size}.npy"
         path, shape = user_cache_dir() / "teachers" / name, (len(split), self.dataset.num_classes)
         with suppress(OSError, ValueError, EOFError):
@@ -88,13 +107,13 @@ def _keep(path, logits):
         report.note(f"note: the teacher's answers are not kept for other runs: {error}")
 
 
-def fingerprint(path):
-    """SHA-256 of the file, by which a resumed run knows its teacher again."""
+def fingerprint(path, what="teacher"):
+    """SHA-256 of the file, by which a resumed run knows its teacher again, or the weights that it started from."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise MinivitError(f"cannot read the teacher {path}: {error.strerror or error}") from error
+        raise MinivitError(f"cannot read the {what} {path}: {error.strerror or error}") from error
     return digest.hexdigest()

@@ -57,7 +57,7 @@ class Trainer:
         if self.ema is not None:
             self.ema = ModelEma(self.model, self.config.ema, self.config.ema_warmup)
         if moved.dropped:
-            report.note(f"note: new, for another number of classes: {', '.join(moved.dropped)}")
+            report.note(f"note: not taken over: {', '.join(moved.dropped)}")
         for name, (old, new) in moved.resampled.items():
             report.note(f"note: {name} resampled from {old[0]}x{old[1]} to {new[0]}x{new[1]}")
 
@@ -184,7 +184,8 @@ class Trainer:
         """Measure the averaged weights, and keep them if they are better than before. Returns as ``_evaluate``."""
         with self.ema.swap():
             measured = self._evaluate(stop)
-            if measured is not None and measured.top1 > self.state.best_ema:
+            best = self.state.best_ema
+            if measured is not None and (best is None or measured.top1 > best):
                 checkpoint.save(self.folder.ema, self.model, **self._description())
                 self.state.best_ema = measured.top1
         return measured
@@ -284,6 +285,9 @@ class Trainer:
         if self.state.best is not None and not self.folder.best.is_file():
             report.note(f"note: {self.folder.best} is gone; the best epoch from here on takes its place")
             self.state.best = None
+        if self.state.best_ema is not None and not self.folder.ema.is_file():
+            report.note(f"note: {self.folder.ema} is gone; the best average from here on takes its place")
+            self.state.best_ema = None
         self.folder.write_log(self.state.rows)
         self.first_environment = before = record.environment
         now = self.environment

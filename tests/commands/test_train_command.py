@@ -56,6 +56,25 @@ class TestTrain:
         assert code == 0
         assert json.loads(out.splitlines()[-1])["checkpoint"] == "runs/sl_vit-shapes10-2/best.npz"
 
+    def test_a_config_file_repeats_a_run(self, workplace, tmp_path):
+        before = workplace / "runs/sl_vit-shapes10"
+        options = ("--config", before / "config.json", "--out", "again", "--threads", "1")
+        assert run("minivit.train", *options, cwd=tmp_path)[0] == 0
+        first, again = (checkpoint.read(folder / "last.npz") for folder in (before, tmp_path / "again"))
+        for name, array in first.weights.items():
+            np.testing.assert_array_equal(again.weights[name], array, err_msg=name)
+
+    def test_settings_without_an_option(self, call, tmp_path):
+        code, out, _ = call(
+            train, *TINY, "--epochs", 1, "--set", "crop_padding=3", "mixup=0.5", "--cutmix", 1, "--ema", 0.5,
+            "--out", tmp_path / "run",
+        )  # fmt: skip
+        assert code == 0
+        config = json.loads((tmp_path / "run/config.json").read_text())["config"]
+        assert [config[name] for name in ("crop_padding", "mixup", "cutmix", "ema")] == [3, 0.5, 1, 0.5]
+        assert "ema_top1" in json.loads((tmp_path / "run/log.jsonl").read_text())
+        assert checkpoint.load(tmp_path / "run/ema.npz").architecture == "sl_vit"
+
     def test_resuming_a_finished_run(self, workplace, call, monkeypatch):
         monkeypatch.chdir(workplace)
         code, out, err = call(train, "--resume", "--out", "runs/sl_vit-shapes10")
@@ -224,6 +243,8 @@ class TestTrainRefuses:
             ("--data cifar1000", ["'cifar1000'", "cifar100"]),
             ("--recipe quik", ["unknown recipe 'quik'; did you mean 'quick'"]),
             ("--optimizer adamv", ["unknown optimiser 'adamv'; did you mean 'ada"]),
+            ("--set crop_pading=2", ["no setting 'crop_pading'; did you mean 'crop_padding'"]),
+            ("--config nowhere.json --recipe quick", ["leave --resume and --recipe out"]),
             ("--epochs 0", ["--epochs: must be a whole number of at least 1, not '0'", "--help"]),
             ("--batch-size -1", ["--batch-size: must be a whole number of at least 1, not '-1'"]),
             ("--batch-size 1000 --limit-train 20", ["1000"]),

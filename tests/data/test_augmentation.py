@@ -47,11 +47,12 @@ def test_small_data_is_its_steps_in_the_papers_order():
 
 def test_deit_is_its_steps():
     x, targets = augmented(
-        size=6, resized_crop=0.3, auto_augment="rand-m9-mstd0.5-inc1", color_jitter=0.4, erase=0.5, mixup=0.8
-    )
+        size=6, resized_crop=0.3, interpolation="bilinear", auto_augment="rand-m9-mstd0.5-inc1", color_jitter=0.4,
+        erase=0.5, mixup=0.8,
+    )  # fmt: skip
     images, labels = batch()
     rng = np.random.default_rng(0)
-    images = random_resized_crop(images, (6, 6), rng, scale=(0.3, 1.0))
+    images = random_resized_crop(images, (6, 6), rng, scale=(0.3, 1.0), interpolation="bilinear")
     images = rand_augment(images, rng, fill=(128, 102, 76), **parse_rand_augment("rand-m9-mstd0.5-inc1"))
     expected = random_erasing(normalize(images, MEAN, STD), rng, probability=0.5, mode="pixel")
     expected, expected_targets = mix(expected, labels, 5, rng, mixup=0.8, cutmix=0.0)
@@ -105,7 +106,12 @@ def test_color_jitter_gives_way_to_a_policy():
         ({"mix_partner": "rolling"}, "unknown mix_partner 'rolling'"),
         ({"mix_mode": "bach"}, "did you mean 'batch'"),
         ({"erase": 1.5}, "erase must be from 0 to 1"),
-        ({"mixup": -1.0}, "mixup must be at least 0"),
+        ({"mixup": -1.0}, "mixup must be from 0"),
+        ({"crop_padding": 1_000_000}, "crop_padding must be from 0 to 512"),
+        ({"color_jitter": 1e200}, "color_jitter must be from 0 to 10"),
+        ({"auto_augment": "tf-rand-l2-m" + "9" * 400}, "unknown policy"),
+        ({"auto_augment": "rand-m" + "9" * 400}, "rand-m"),
+        ({"interpolation": "bicubik"}, "did you mean 'bicubic'"),
         ({"crop_padding": 4, "resized_crop": 0.1}, "set one of them to 0"),
     ],
 )

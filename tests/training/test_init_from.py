@@ -56,7 +56,7 @@ def test_the_run_starts_from_the_weights(start, weights, capsys):
     for name, array in old.weights.items():
         np.testing.assert_array_equal(new.weights[name], array, err_msg=name)
     assert (new.mean, new.std) == (old.mean, old.std)
-    assert "new, for another number" not in capsys.readouterr().err
+    assert "not taken over" not in capsys.readouterr().err
 
 
 def test_other_classes_get_a_new_head(start, weights, capsys):
@@ -68,14 +68,34 @@ def test_other_classes_get_a_new_head(start, weights, capsys):
         else:
             np.testing.assert_array_equal(new.weights[name], array, err_msg=name)
     assert new.weights["head.weight"].any()
-    assert "note: new, for another number of classes: head.weight, head.bias" in capsys.readouterr().err
+    assert "note: not taken over: head.weight, head.bias" in capsys.readouterr().err
 
 
-def test_a_head_from_zero(start, weights):
-    new = first_weights(start, init_from=weights(classes=7), zero_head=True)
+@pytest.mark.parametrize("classes", [3, 7])
+def test_a_head_from_zero(start, weights, classes):
+    path = weights(classes=classes)
+    new = first_weights(start, init_from=path, zero_head=True)
     assert not new.weights["head.weight"].any() and not new.weights["head.bias"].any()
-    kept = first_weights(lambda _, **k: start("other", **k), init_from=weights(), zero_head=True)
-    assert kept.weights["head.weight"].any()  # the same classes: a head that knows them is kept
+    np.testing.assert_array_equal(new.weights["pos_embed"], checkpoint.read(path).weights["pos_embed"])
+
+
+def test_the_grid_of_an_oblong_network_is_known(start, weights, capsys):
+    from minivit.models.positions import resample_positions
+
+    path = weights(img_size=(8, 32))
+    old, new = checkpoint.read(path), first_weights(start, init_from=path)
+    expected = resample_positions(old.weights["pos_embed"], (2, 2), prefix=1, old_grid=(2, 8))
+    np.testing.assert_allclose(new.weights["pos_embed"], expected, rtol=1e-6)
+    assert "note: pos_embed resampled from 2x8 to 2x2" in capsys.readouterr().err
+
+
+def test_a_resumed_run_knows_its_weights_by_their_bytes(start, weights, tmp_path):
+    path = weights()
+    part, _ = start("part", init_from=path, time_budget=1e-9)
+    moved = str((tmp_path / "vit.npz").rename(tmp_path / "moved.npz"))
+    assert loop.resume(part, {"init_from": moved}, time_budget=1e-9).stopped_by == "time budget"
+    with pytest.raises(UsageError, match="started from other weights than"):
+        loop.resume(part, {"init_from": weights("s_vit")})
 
 
 @pytest.mark.parametrize("resample", ["bicubic", "linear"])

@@ -15,6 +15,7 @@ from minivit.data.augmentation import Augmentation
 from minivit.errors import MinivitError, UsageError
 from minivit.training import build, checkpoint, loop, trainer
 from minivit.training.config import resolve
+from minivit.training.ema import ModelEma
 from minivit.training.evaluation import Evaluation, evaluate
 from minivit.training.optimizers import AdamW, clip_grad_norm, decay_all, decay_weights
 from minivit.training.run_folder import RunFolder
@@ -505,6 +506,17 @@ class TestAverage:
             np.testing.assert_allclose(saved.ema[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
         for name, array in states[-1].items():
             np.testing.assert_array_equal(saved.weights[name], array)
+
+    def test_the_warm_up_follows_the_steps(self, start, monkeypatch):
+        steps = []
+        monkeypatch.setattr(ModelEma, "update", lambda self, step: steps.append(step))
+        start(epochs=2, ema=0.9, ema_warmup=True)
+        assert steps == [1, 2, 3, 4, 5, 6]
+
+    def test_an_average_that_gets_nothing_right_is_kept_too(self, start, monkeypatch):
+        monkeypatch.setattr(trainer, "evaluate", lambda *a, **k: Evaluation(1.0, 0.0, 90.0, 10, 0.1))
+        folder, _ = start(**self.SETTINGS)
+        assert folder.ema.exists()
 
     def test_it_is_measured_and_kept(self, start):
         folder, _ = start(**self.SETTINGS)

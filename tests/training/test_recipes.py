@@ -73,6 +73,9 @@ def test_settings_survive_json():
         ({"recipe": "qick"}, "unknown recipe 'qick'; did you mean 'quick'"),
         ({"optimizer": "adamv"}, "unknown optimiser 'adamv'; did you mean 'adam' or 'adamw'"),
         ({"epochs": 2, "warmup_epochs": 3}, "a warm-up of 3 epochs is longer than the run of 2"),
+        ({"model_args": {"drop_rate": 0.1}}, "drop_rate is no model argument of a run: --set drop_rate=X sets it"),
+        ({"repeats": 1001}, "repeats must be at most 1000"),
+        ({"ema": 1.0}, "ema must be below 1"),
         ({"model_args": {"num_classes": 5}}, "num_classes is not a model argument of a run"),
     ],
 )
@@ -110,7 +113,7 @@ def values(recipe, names, **overrides):
             {"epochs": 300, "batch_size": 512, "lr": 5e-4, "min_lr": 1e-5, "weight_decay": 0, "warmup_epochs": 0,
              "label_smoothing": 0, "drop_path": 0, "optimizer": "adamw", "distill": "soft", "alpha": 1,
              "temperature": 1, "clip": 0, "repeats": 1, "flip": True, "resized_crop": 0.08, "auto_augment": "",
-             "mixup": 0, "cutmix": 0, "erase": 0, "schedule": "deit", "model_args": {}},
+             "mixup": 0, "cutmix": 0, "erase": 0, "schedule": "deit", "interpolation": "bilinear", "model_args": {}},
         ),
         (
             "deit", "deit_small_patch16_224",
@@ -121,13 +124,17 @@ def values(recipe, names, **overrides):
              "erase_mode": "pixel", "repeated_augmentation": 3, "repeats": 1, "ema": 0.99996, "optimizer": "adamw"},
         ),
         ("cait", "cait_s36_384", {"epochs": 400, "drop_path": 0.2, "lr": 1e-3, "repeated_augmentation": 3}),
-        ("cait", "cait_xxs24_224", {"drop_path": 0.05}),
+        *(
+            ("cait", f"cait_{size}_224", {"drop_path": rate})
+            for size, rate in {"xxs24": 0.05, "xxs36": 0.1, "xs24": 0.05, "xs36": 0.1, "s24": 0.1, "s48": 0.3,
+                               "m24": 0.2, "m36": 0.3, "m48": 0.4}.items()
+        ),
         (
             "augreg_medium2", "vit_base_patch16_224",
             {"epochs": 300, "batch_size": 4096, "lr": 1e-3, "min_lr": 0, "warmup_lr": 0, "weight_decay": 0.1, "clip": 1,
              "auto_augment": "tf-rand-l2-m15", "mixup": 0.5, "cutmix": 0, "mix_partner": "rolled", "drop_rate": 0,
              "drop_path": 0, "attn_drop_rate": 0, "label_smoothing": 0, "erase": 0, "schedule": "cosine",
-             "zero_head": True},
+             "zero_head": True, "warmup_epochs": 32, "resized_crop": 0.05, "flip": True},
         ),
         (
             "augreg_strong2_reg", "vit_base_patch16_224",
@@ -141,12 +148,13 @@ def values(recipe, names, **overrides):
         (
             "augreg_transfer", "vit_tiny_patch16_224",
             {"optimizer": "sgd", "nesterov": False, "weight_decay": 0, "batch_size": 512, "clip": 1, "mixup": 0,
-             "auto_augment": "", "resample": "linear", "zero_head": True, "lr": 3e-3},
+             "auto_augment": "", "resample": "linear", "zero_head": True, "lr": 3e-3, "epochs": 26,
+             "warmup_epochs": 2, "resized_crop": 0, "crop_padding": 4, "drop_path": 0, "label_smoothing": 0},
         ),
         (
             "resnet", "resnet20",
             {"optimizer": "sgd", "lr": 0.1, "weight_decay": 1e-4, "batch_size": 128, "schedule": "step", "drop_path": 0,
-             "crop_padding": 4, "flip": True},
+             "crop_padding": 4, "flip": True, "epochs": 164, "decay_all": True, "warmup_epochs": 0},
         ),
     ],
 )  # fmt: skip
@@ -170,6 +178,29 @@ def test_the_rate_follows_the_batch_where_the_recipe_says_so():
     assert resolve({"recipe": "deit", "batch_size": 128}).lr == pytest.approx(1e-3 / 8)
     assert resolve({"recipe": "deit", "batch_size": 128, "lr": 0.5}).lr == 0.5
     assert resolve({"recipe": "quick", "batch_size": 64}).lr == 2e-3
+
+
+def test_deit_pads_small_images():
+    crops = [
+        values("deit", ("resized_crop", "crop_padding"), data=data, **more)
+        for data, more in (("cifar100", {}), ("tiny_imagenet", {}), ("shapes10", {"img_size": 48}))
+    ]
+    large = {"resized_crop": 0.08, "crop_padding": 0}
+    assert crops == [{"resized_crop": 0, "crop_padding": 4}, large, large]
+
+
+def test_a_configuration_repeats_a_run():
+    base = resolve({"recipe": "deit", "data": "cifar100", "model": "vit", "seed": 3, "model_args": {"depth": 2}})
+    assert resolve({}, base) == base
+    other = resolve({"epochs": 5, "seed": 4, "model_args": {"embed_dim": 24}}, base)
+    assert (other.epochs, other.warmup_epochs, other.seed, other.lr) == (5, 5, 4, base.lr)
+    assert other.model_args == {"depth": 2, "embed_dim": 24}
+
+
+def test_repeated_values_are_no_contradiction():
+    recipe = RECIPES["quick"]
+    said = {"recipe": "quick", "alpha": recipe.alpha, "distill": recipe.distill, "auto_augment": "none"}
+    assert resolve(said) == resolve({"recipe": "quick"})
 
 
 def test_rates_of_transformers_are_not_forced_on_others():

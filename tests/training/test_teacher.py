@@ -1,11 +1,14 @@
 """Learning from a teacher: what it says reaches the student, and a resumed run has the same teacher."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from blobs import make_blobs
 
 import minivit
 from minivit.errors import MinivitError, UsageError
+from minivit.models.positions import resample_positions
 from minivit.training import checkpoint, loop
 from minivit.training.config import resolve
 from minivit.training.teacher import Teacher
@@ -86,12 +89,18 @@ def test_a_teacher_that_was_moved_is_known_by_its_bytes(start, teacher, tmp_path
     assert loop.resume(folder).epochs == result.epochs  # a finished run needs no teacher
 
 
-@pytest.mark.parametrize("changed, message", [({"num_classes": 4}, "knows 4 classes"), ({"img_size": 16}, "16x16")])
-def test_a_teacher_of_something_else_is_refused(changed, message, tmp_path):
-    keywords = {"num_classes": 3, "img_size": 8, "layers": (1,), "channels": (4,)}
+def test_a_teacher_of_something_else_is_refused(tmp_path):
     path = tmp_path / "teacher.npz"
-    minivit.save(path, minivit.create_model("resnet20", **(keywords | changed)))
-    with pytest.raises(UsageError, match=f"cannot teach: .*{message}"):
+    minivit.save(path, minivit.create_model("resnet20", num_classes=4, img_size=8, layers=(1,), channels=(4,)))
+    with pytest.raises(UsageError, match=r"teacher\.npz cannot teach: .*knows 4 classes"):
+        Teacher(path, make_blobs())
+
+
+def test_a_teacher_that_fits_no_other_size_says_so(tmp_path):
+    path = tmp_path / "swin.npz"
+    small = {"embed_dim": 4, "depths": (1, 1), "num_heads": (1, 2), "window_size": 4, "patch_size": 2}
+    minivit.save(path, minivit.create_model("swin", num_classes=3, img_size=16, **small))
+    with pytest.raises(UsageError, match=r"swin\.npz cannot teach: "):
         Teacher(path, make_blobs())
 
 
@@ -99,7 +108,7 @@ def test_a_teacher_of_something_else_is_refused(changed, message, tmp_path):
     "said, message",
     [
         ({"distill": "soft"}, "distillation needs a teacher"),
-        ({"alpha": 0.5}, "distillation needs a teacher"),
+        ({"alpha": 0.4}, "distillation needs a teacher"),
         ({"teacher": "T", "distill": "sotf"}, "unknown way of distillation 'sotf'; did you mean 'soft'"),
         ({"teacher": "T", "alpha": 1.5}, "alpha at most 1"),
     ],
@@ -108,6 +117,25 @@ def test_settings_that_contradict_each_other_are_refused(teacher, said, message)
     said = {key: teacher if value == "T" else value for key, value in said.items()}
     with pytest.raises(UsageError, match=message):
         resolve(said)
+
+
+@pytest.mark.parametrize(
+    "name, arguments", [("resnet20", {"layers": (1, 1), "channels": (4, 6)}), ("vit", {"depth": 1})]
+)
+def test_a_teacher_of_another_size_is_brought_to_the_students(tmp_path, name, arguments):
+    data, path = make_blobs(), tmp_path / "large.npz"
+    if name == "vit":
+        arguments = {"patch_size": 4, "embed_dim": 8, "num_heads": 2, **arguments}
+    model = minivit.create_model(name, num_classes=3, img_size=16, seed=5, **arguments)
+    checkpoint.save(path, model, mean=data.mean, std=data.std)
+    images = np.random.default_rng(0).standard_normal((4, 3, 8, 8), np.float32)
+    weights = model.state_dict()
+    if name == "vit":
+        weights["pos_embed"] = resample_positions(weights["pos_embed"], (2, 2), prefix=1)
+    small = minivit.create_model(name, num_classes=3, img_size=8, **arguments)
+    small.load_state_dict(weights)
+    expected = small.eval()(minivit.Tensor(images)).data
+    np.testing.assert_allclose(Teacher(path, data)(images), expected, rtol=1e-5, atol=1e-6)
 
 
 class TestAnswersOnDisk:
@@ -135,6 +163,14 @@ class TestAnswersOnDisk:
         ours, theirs = checkpoint.read(with_them.last).weights, checkpoint.read(without.last).weights
         for name, array in theirs.items():
             np.testing.assert_allclose(ours[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
+
+    def test_another_normalisation_gives_other_answers(self, teacher, cache, tmp_path):
+        saved, data = checkpoint.read(teacher), make_blobs()
+        plain = tmp_path / "plain.npz"
+        checkpoint.save(plain, saved.build())  # it sees what the student sees
+        first = Teacher(plain, data).answers()
+        other = Teacher(plain, dataclasses.replace(data, mean=(0.1, 0.2, 0.3))).answers()
+        assert len(list(cache.iterdir())) == 2 and not np.allclose(first, other)
 
     def test_they_are_used_again_and_checked(self, start, teacher, cache, monkeypatch):
         first, _ = start("first", teacher=teacher, **self.PLAIN)
