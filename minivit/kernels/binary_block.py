@@ -6,21 +6,11 @@ All of it rounds as the network in floats does, one operation at a time, because
 import numpy as np
 
 from minivit.kernels.backend import exact_njit, get_backend
-from minivit.kernels.bits import WORD, _sign_word, aligned_empty, pack_bits, pack_signs_numpy, word_count
+from minivit.kernels.bits import WORD, aligned_empty, pack_bits, pack_row, pack_signs_numpy, word_count
 from minivit.kernels.rows import _sum, row_sums_numpy
 from minivit.kernels.threads import parallel_for, row_grain
 
 _JUST_OVER_HALF = np.nextafter(np.float32(0.5), np.float32(1))
-
-
-@exact_njit
-def _pack_row(x, i, move, h, words):
-    """The signs of ``x[i] + move[h]``, into ``words`` (W,)."""
-    whole, rest = x.shape[1] // WORD, x.shape[1] % WORD
-    for w in range(whole):
-        words[w] = _sign_word(x, i, move, h, w * WORD, None)
-    if rest:
-        words[whole] = _sign_word(x, i, move, h, whole * WORD, rest)
 
 
 # --- BatchNorm before a block's half -----------------------------------------------------------------------------
@@ -34,24 +24,31 @@ def _normalize_to_bits(x, norm, moves, out, words, start, stop):
         for j in range(target.shape[0]):
             target[j] = (row[j] - mean[j]) * slope[j] + bias[j]
         for h in range(len(moves)):
-            _pack_row(out, i, moves, h, words[h, i])
+            pack_row(out, i, moves, h, words[h, i])
 
 
 def normalize_to_bits(x, norm, moves):
-    """BatchNorm, and its result's signs as each of the units that follow wants them.
+    """BatchNorm, and its result's signs as each of the units that follow wants them. All floats are taken as float32.
 
     Args:
-        x: (R, C) float32, C-contiguous.
+        x: (R, C) float32.
         norm: (3, C) float32: mean, slope and bias of y = (x - mean) slope + bias.
         moves: (S, C) float32, the shifts of S units.
 
     Returns:
         y (R, C), and the signs of y + moves[s], uint64 (S, R, words).
+
+    Raises:
+        ValueError: sizes that do not fit.
     """
+    x, norm, moves = _floats(x, norm, moves)
+    c = x.shape[1]
+    if norm.shape != (3, c) or moves.shape != (len(moves), c):
+        raise ValueError(f"expected constants (3, {c}) and shifts (S, {c}), got {norm.shape} and {moves.shape}")
     if get_backend() == "numpy":
         return normalize_to_bits_numpy(x, norm, moves)
     out = aligned_empty(x.shape, np.float32)
-    words = np.empty((len(moves), len(x), word_count(x.shape[1])), np.uint64)
+    words = np.empty((len(moves), len(x), word_count(c)), np.uint64)
     parallel_for(
         lambda start, stop: _normalize_to_bits(x, norm, moves, out, words, start, stop),
         len(x),
@@ -84,7 +81,7 @@ def _probability_bits(scores, exponentials, level, words, start, stop):
         factor = np.float32(1) / _sum(row_p)
         for j in range(row.shape[0]):
             row_p[j] = row_p[j] * factor / level
-        _pack_row(p, 0, move, 0, words[i])
+        pack_row(p, 0, move, 0, words[i])
 
 
 def probability_bits(scores, exponentials, level):
@@ -133,14 +130,15 @@ def _join(context, q, k, v, cells, table, move, out, words, start, stop):
             y = (row[j] - mean[j]) * slope[j] + bias[j]
             t = y + mine[j] + (key[j] + value[j]) - shift_in[j]
             target[j] = (t if t > np.float32(0) else prelu[j] * t) + shift_out[j]
-        _pack_row(out, i, move, 0, words[i])
+        pack_row(out, i, move, 0, words[i])
 
 
 def join(context, q, k, v, cells, table, move):
-    """RPReLU(BatchNorm(context) + q + (k + v)), and its signs as the output unit wants them.
+    """RPReLU(BatchNorm(context) + q + (k + v)), and its signs as the output unit wants them. All floats are taken as
+    float32.
 
     Args:
-        context, q: (B, N, C) float32, C-contiguous.
+        context, q: (B, N, C) float32.
         k, v: (B, M, C), likewise.
         cells: (N,) of intp: which of the M keys and values each token gets.
         table: (6, C) float32: mean, slope and bias of BatchNorm; shift before, slope and shift after of RPReLU.
@@ -148,10 +146,17 @@ def join(context, q, k, v, cells, table, move):
 
     Returns:
         y (B, N, C), and the signs of y + move, uint64 (B N, words).
+
+    Raises:
+        ValueError: sizes that do not fit.
     """
+    context, q, k, v, table, move = _floats(context, q, k, v, table, move)
+    (b, n, c), m = context.shape, k.shape[1]
+    shapes = [a.shape for a in (q, k, v, cells, table, move)]
+    if shapes != [(b, n, c), (b, m, c), (b, m, c), (n,), (6, c), (c,)]:
+        raise ValueError(f"a context {context.shape} does not go with shapes {shapes}")
     if get_backend() == "numpy":
         return join_numpy(context, q, k, v, cells, table, move)
-    b, n, c = context.shape
     context, q, move = context.reshape(b * n, c), q.reshape(b * n, c), move.reshape(1, c)
     out, words = aligned_empty((b * n, c), np.float32), np.empty((b * n, word_count(c)), np.uint64)
     parallel_for(
@@ -166,3 +171,8 @@ def join_numpy(context, q, k, v, cells, table, move):
     t = (context - mean) * slope + bias + q + (k + v)[:, cells] - shift_in
     out = np.where(t > 0, t, prelu * t) + shift_out
     return out, pack_signs_numpy(out, move).reshape(-1, word_count(out.shape[2]))
+
+
+def _floats(*arrays):
+    """The arrays as kernels that look at no strides read them."""
+    return (np.ascontiguousarray(a, np.float32) for a in arrays)

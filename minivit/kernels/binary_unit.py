@@ -12,7 +12,7 @@ packed network makes the same decisions, bit for bit.
 import numpy as np
 
 from minivit.kernels.backend import exact_njit, get_backend
-from minivit.kernels.bits import WORD, _sign_word, aligned_empty, pack_signs_numpy, word_count
+from minivit.kernels.bits import aligned_empty, pack_row, pack_signs_numpy, word_count
 from minivit.kernels.threads import parallel_for
 from minivit.kernels.tokens import _mean_neighbours, mean_neighbours_numpy
 from minivit.kernels.xnor import LANES, ROWS, finish_unit_numpy, products, xnor_gemm_numpy
@@ -34,35 +34,35 @@ def _unit_residual(a, tiles, k, table, x, alpha, beta, out, start, stop):
 
 @exact_njit
 def _unit_to_bits(a, tiles, k, table, x, move, words, means, start, stop):
-    n = table.shape[1]
-    space = np.empty((ROWS, n), np.float32)
+    space = np.empty((ROWS, table.shape[1]), np.float32)
     for first in range(start * ROWS, min(stop * ROWS, len(a)), ROWS):
         last = min(first + ROWS, len(a))
         products(a[first:last], tiles, k, table, x[first:last], space[: last - first], 0, 1)
         for i in range(first, last):
             _mean_neighbours(space[i - first], means[i])
-            for w in range(n // WORD):
-                words[i, w] = _sign_word(space, i - first, move, 0, w * WORD, None)
-            if n % WORD:
-                words[i, n // WORD] = _sign_word(space, i - first, move, 0, n // WORD * WORD, n % WORD)
+            pack_row(space, i - first, move, 0, words[i])
 
 
 def unit(words, matrix, x, table):
-    """The unit's result.
+    """The unit's result. All floats are taken as float32, whatever they come as.
 
     Args:
         words: (R, W) of uint64, signs of the shifted input.
-        matrix: ``BinaryMatrix`` of N rows.
+        matrix: ``BinaryMatrix`` of N rows, at least one.
         x: the shortcut (R, C) float32, N a multiple of C.
         table: (7, N) float32, rows as named in ``minivit.kernels.xnor``.
 
     Returns:
         float32 (R, N).
+
+    Raises:
+        ValueError: words that are not uint64, or sizes that do not fit.
     """
+    arguments = _fitting(words, matrix, x, table)
     if get_backend() == "numpy":
-        return unit_numpy(words, matrix, x, table)
+        return unit_numpy(*arguments)
     out = aligned_empty((len(words), table.shape[1]), np.float32)
-    _run(products, words, matrix, x, table, out)
+    _run(products, *arguments, out)
     return out
 
 
@@ -72,11 +72,19 @@ def unit_numpy(words, matrix, x, table):
 
 
 def unit_residual(words, matrix, x, table, alpha, beta, out):
-    """Add ``unit(...) * alpha + beta`` to ``out`` (R, N), in place; alpha and beta are (N,)."""
+    """Add ``unit(...) * alpha + beta`` to ``out`` (R, N), in place; alpha and beta are (N,). Raises as ``unit``."""
+    arguments = _fitting(words, matrix, x, table, alpha, beta)
+    if out.shape != (len(words), table.shape[1]):
+        raise ValueError(f"expected a sum of shape {(len(words), table.shape[1])}, got {out.shape}")
     if get_backend() == "numpy":
-        out += unit_numpy(words, matrix, x, table) * alpha + beta
+        unit_residual_numpy(*arguments, out)
     else:
-        _run(_unit_residual, words, matrix, x, table, alpha, beta, out)
+        _run(_unit_residual, *arguments, out)
+
+
+def unit_residual_numpy(words, matrix, x, table, alpha, beta, out):
+    """What ``unit_residual`` does."""
+    out += unit_numpy(words, matrix, x, table) * alpha + beta
 
 
 def unit_to_bits(words, matrix, x, table, move, width):
@@ -89,13 +97,17 @@ def unit_to_bits(words, matrix, x, table, move, width):
 
     Returns:
         signs of y + move, uint64 (R, words), and the means of N / C' neighbouring channels, float32 (R, C').
+
+    Raises:
+        ValueError: as ``unit``, or C' does not divide N.
     """
+    *arguments, move = _fitting(words, matrix, x, table, move)
+    _check_divides(width, len(move))
     if get_backend() == "numpy":
-        return unit_to_bits_numpy(words, matrix, x, table, move, width)
-    n = table.shape[1]
-    bits = np.empty((len(words), word_count(n)), np.uint64)
+        return unit_to_bits_numpy(*arguments, move, width)
+    bits = np.empty((len(words), word_count(len(move))), np.uint64)
     means = np.empty((len(words), width), np.float32)
-    _run(_unit_to_bits, words, matrix, x, table, move.reshape(1, n), bits, means)
+    _run(_unit_to_bits, *arguments, move[None], bits, means)
     return bits, means
 
 
@@ -103,6 +115,23 @@ def unit_to_bits_numpy(words, matrix, x, table, move, width):
     """What ``unit_to_bits`` computes."""
     y = unit_numpy(words, matrix, x, table)
     return pack_signs_numpy(y, move), mean_neighbours_numpy(y, width)
+
+
+def _fitting(words, matrix, x, table, *channels):
+    """The arguments as the kernels, which look at no strides, read them; ``channels`` are (N,). Raises ValueError."""
+    (n, row), (rows, c) = matrix.words.shape, x.shape
+    if words.dtype != np.uint64 or words.shape != (rows, row):
+        raise ValueError(f"expected signs as uint64 {(rows, row)}, got {words.dtype} {words.shape}")
+    _check_divides(c, n)
+    for v in (table, *channels):
+        if v.shape != ((7, n) if v is table else (n,)):
+            raise ValueError(f"expected constants for {n} channels, got {v.shape}")
+    return np.ascontiguousarray(words), matrix, *[np.ascontiguousarray(v, np.float32) for v in (x, table, *channels)]
+
+
+def _check_divides(part, whole):
+    if not 0 < part <= whole or whole % part:
+        raise ValueError(f"{whole} channels are no multiple of {part}")
 
 
 def _run(kernel, words, matrix, x, table, *rest):

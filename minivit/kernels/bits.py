@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from minivit.kernels.backend import get_backend, njit
+from minivit.kernels.backend import exact_njit, get_backend, njit
 from minivit.kernels.threads import parallel_for, row_grain
 
 WORD = 64
@@ -94,17 +94,23 @@ def _compare_64(typingctx, x, i, move, h, j, count):
 # --- packing -----------------------------------------------------------------------------------------------------
 
 
+@exact_njit
+def pack_row(x, i, move, h, words):
+    """The signs of ``x[i] + move[h]``, into ``words`` (W,). For use in kernels, like ``_sign_word``."""
+    whole, rest = x.shape[1] // WORD, x.shape[1] % WORD
+    for w in range(whole):
+        words[w] = _sign_word(x, i, move, h, w * WORD, None)
+    if rest:
+        words[whole] = _sign_word(x, i, move, h, whole * WORD, rest)
+    elif not whole:
+        words[0] = 0
+
+
 @njit
 def _pack_signs(x, move, words, start, stop):
-    whole, rest = x.shape[1] // WORD, x.shape[1] % WORD
     h = start % len(move)
     for i in range(start, stop):
-        for w in range(whole):
-            words[i, w] = _sign_word(x, i, move, h, w * WORD, None)
-        if rest:
-            words[i, whole] = _sign_word(x, i, move, h, whole * WORD, rest)
-        elif not whole:
-            words[i, 0] = 0
+        pack_row(x, i, move, h, words[i])
         h = h + 1 if h + 1 < len(move) else 0
 
 
@@ -126,15 +132,18 @@ def pack_signs(x, move=None):
 
     Returns:
         uint64 (..., word_count(K)), C-contiguous.
+
+    Raises:
+        ValueError: another dtype, or a shift of another shape.
     """
+    shifts = _shifts(move, x, x.shape[-1:], x.shape[-2:])
     if get_backend() == "numpy":
         return pack_signs_numpy(x, move)
     k = x.shape[-1]
     rows = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), k)
-    move = _shifts(move, k, x.dtype)
     words = np.empty((*x.shape[:-1], word_count(k)), np.uint64)
     target = words.reshape(len(rows), words.shape[-1])
-    parallel_for(lambda a, b: _pack_signs(rows, move, target, a, b), len(rows), row_grain(rows, _GRAIN))
+    parallel_for(lambda a, b: _pack_signs(rows, shifts, target, a, b), len(rows), row_grain(rows, _GRAIN))
     return words
 
 
@@ -152,16 +161,19 @@ def pack_columns(x, move=None):
 
     Returns:
         uint64 (B, C, word_count(N)); in memory the channels lie side by side.
+
+    Raises:
+        ValueError: another dtype, or a shift of another shape.
     """
+    (shift,) = _shifts(move, x, x.shape[-1:])
     if get_backend() == "numpy":
         return pack_columns_numpy(x, move)
-    b, n, c = x.shape
-    x, (move,) = np.ascontiguousarray(x), _shifts(move, c, x.dtype)
+    x, (b, n, c) = np.ascontiguousarray(x), x.shape
     words = np.empty((b, word_count(n), c), np.uint64)
 
     def body(start, stop):
         for i in range(start, stop):
-            _pack_columns(x[i], move, words[i])
+            _pack_columns(x[i], shift, words[i])
 
     parallel_for(body, b, row_grain(x, _GRAIN))
     return words.swapaxes(1, 2)
@@ -190,8 +202,13 @@ def unpack_signs(words, k, dtype=np.float32):
     return np.where(unpack_bits(words, k), 1, -1).astype(dtype)
 
 
-def _shifts(move, k, dtype):
-    """``move`` as a matrix (heads, k); zeros for None."""
+def _shifts(move, x, *shapes):
+    """``move``, of one of the ``shapes``, as a matrix (heads, K) for the kernels; zeros for None."""
+    if x.dtype not in (np.float32, np.float64):
+        raise ValueError(f"signs are packed of float32 and float64, not of {x.dtype}")
     if move is None:
-        return np.zeros((1, k), dtype)
-    return np.ascontiguousarray(move, dtype).reshape(move.size // max(1, k) or 1, k)
+        return np.zeros((1, x.shape[-1]), x.dtype)
+    if move.shape not in shapes:
+        raise ValueError(f"expected x of shape (..., C) and a shift of shape (C,), got {x.shape} and {move.shape}")
+    move = np.ascontiguousarray(move, x.dtype)
+    return move if move.ndim == 2 else move[None]

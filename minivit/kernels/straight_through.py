@@ -79,7 +79,7 @@ def sign_backward_numpy(g, x, shift, clipped):
 def _binary_weight(weight, centred, out, mean):
     zero = weight.dtype.type(0)
     for i in range(weight.shape[0]):
-        total, size = 0.0, 0.0
+        total, size = np.float64(0), np.float64(0)  # Python's floats would give way to float32 without the compiler
         for j in range(weight.shape[1]):
             total += weight[i, j]
             size += abs(weight[i, j])

@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from minivit.kernels.backend import exact_njit, get_backend, njit
-from minivit.kernels.bits import WORD, aligned_empty, call_llvm, pack_signs, splat
+from minivit.kernels.bits import WORD, aligned_empty, call_llvm, pack_signs, splat, word_count
 from minivit.kernels.threads import parallel_for
 
 ROWS, LANES = 4, 32
@@ -36,9 +36,14 @@ class BinaryMatrix:
     Args:
         words: (N, W) of uint64, from ``pack_signs``.
         k: K, below 2**24. Less than 64 W where there is padding, which is 0 here and in the left-hand side.
+
+    Raises:
+        ValueError: words of another dtype or shape, or too few of them in a row for K signs.
     """
 
     def __init__(self, words, k):
+        if words.dtype != _UINT64 or words.ndim != 2 or not 0 <= k <= WORD * words.shape[1]:
+            raise ValueError(f"expected uint64 (N, W) for {k} signs in a row, got {words.dtype} {words.shape}")
         self.words, self.k = words, k
         # A piece of work for one thread, in groups of ROWS rows of the left-hand side.
         self.grain = _GRAIN // (ROWS * max(1, len(words) * (k + _WRITE)))
@@ -245,16 +250,17 @@ def xnor_gemm(a, b, scale=None, bias=None, out=None):
         ValueError: ``a`` is not uint64 with as many words in a row as ``b``, or ``out``, scale or bias do not fit.
     """
     shape, dtype = (len(a), len(b.words)), _INT32 if scale is None else _FLOAT32
+    table = _columns(scale, bias, shape[1])
     if a.dtype != _UINT64 or a.shape != (len(a), b.words.shape[1]):
         raise ValueError(f"{a.dtype} {a.shape} times {b.words.dtype} {b.words.shape}: pack rows of one length")
     if out is None:
         out = aligned_empty(shape, dtype)
-    elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
-        raise ValueError(f"out must be a C-contiguous {dtype} array {shape}, got {out.dtype} {out.shape}")
+    elif out.shape != shape or out.dtype != dtype or not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError(f"out must be a writeable C-contiguous {dtype} array {shape}, got {out.dtype} {out.shape}")
     if get_backend() == "numpy":
         out[...] = xnor_gemm_numpy(a, b, scale, bias)
         return out
-    a, tiles, k, table = np.ascontiguousarray(a), b.tiles, b.k, _columns(scale, bias, shape[1])
+    a, tiles, k = np.ascontiguousarray(a), b.tiles, b.k
     parallel_for(lambda i, j: products(a, tiles, k, table, None, out, i, j), -(-len(a) // ROWS), b.grain)
     return out
 
@@ -275,13 +281,15 @@ def binary_scores(q, k, d):
         int32 (B, H, N, M).
 
     Raises:
-        ValueError: the sizes of q and k do not fit.
+        ValueError: the sizes of q, k and d do not fit.
     """
     _check_heads(q.swapaxes(1, 2), k.swapaxes(1, 2))
+    if q.shape[3:] != (word_count(d),):
+        raise ValueError(f"{d} channels of a head take {word_count(d)} words, got queries {q.shape}")
     if get_backend() == "numpy":
         return binary_scores_numpy(q, k, d)
     out = aligned_empty((q.shape[0], q.shape[2], q.shape[1], k.shape[1]), np.int32)
-    _by_heads(np.ascontiguousarray(q).swapaxes(1, 2), k.swapaxes(1, 2), d, None, None, out)
+    _by_heads(np.ascontiguousarray(q).swapaxes(1, 2), k.swapaxes(1, 2), d, _NO_TABLE, out)
     return out
 
 
@@ -305,11 +313,12 @@ def binary_attention_values(mask, v, scale=None, bias=None):
         ValueError: the sizes of mask, v, scale and bias do not fit.
     """
     _check_heads(mask, v)
+    table = _columns(scale, bias, v.shape[1] * v.shape[2])
     if get_backend() == "numpy":
         return binary_attention_values_numpy(mask, v, scale, bias)
     dtype = np.int32 if scale is None else np.float32
     out = aligned_empty((mask.shape[0], mask.shape[2], *v.shape[1:3]), dtype)
-    _by_heads(np.ascontiguousarray(mask), v, None, scale, bias, out.swapaxes(1, 2))
+    _by_heads(np.ascontiguousarray(mask), v, None, table, out.swapaxes(1, 2))
     return out
 
 
@@ -349,10 +358,9 @@ def _check_heads(a, b):
         raise ValueError(f"{a.dtype} {a.shape} times {b.dtype} {b.shape}: images, heads and words of a row must agree")
 
 
-def _by_heads(a, b, k, scale, bias, out):
+def _by_heads(a, b, k, table, out):
     """out[i, h] = products of a[i, h] (N, W) with b[i, h] (n, W), for all images i and heads h."""
     images, heads, n, words = b.shape
-    table = _columns(scale, bias, heads * n)
     table = np.ascontiguousarray(table.reshape(2, heads, table.shape[1] // max(1, heads)).swapaxes(0, 1))
 
     def body(start, stop):
@@ -377,10 +385,11 @@ def _finish(product, scale, bias):
 
 def _columns(scale, bias, n):
     """Scale and bias as the kernels want them; they do not look at them when the result is int32."""
-    if scale is None:
+    if scale is None and bias is None:
         return _NO_TABLE
-    if scale.shape != (n,) or bias.shape != (n,):
-        raise ValueError(f"scale and bias must have one entry for each of {n} columns, got {scale.shape}, {bias.shape}")
+    shapes = np.shape(scale), np.shape(bias)  # () for None
+    if shapes != ((n,), (n,)):
+        raise ValueError(f"scale and bias must both have one entry for each of {n} columns, got shapes {shapes}")
     return np.array((scale, bias), np.float32)
 
 

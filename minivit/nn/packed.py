@@ -1,8 +1,10 @@
 """The parts of a trained binary network on bits: what ``minivit.nn.binary`` computes in evaluation, digit for digit.
 
 Weights are words of 64 signs. Activations become signs, and words, where a product needs them, and are floats only in
-between. There are no gradients, and no way back to the latent weights.
+between, always float32. There are no gradients, and no way back to the latent weights.
 """
+
+import math
 
 import numpy as np
 
@@ -24,6 +26,9 @@ class PackedUnit(Module):
 
     Args:
         unit: a BinaryUnit.
+
+    Raises:
+        TypeError: in ``forward``, tokens that are not float32.
     """
 
     def __init__(self, unit):
@@ -48,6 +53,7 @@ class PackedUnit(Module):
         return known
 
     def forward(self, x):
+        require_float32(x)
         words, shortcut = pack_signs(x.data, self.shift.data), x
         if self.grid is None:
             words = rows_of(words)
@@ -97,7 +103,7 @@ class PackedAttention(Module):
         """The result, and the words (B N, W) of its signs after ``shift`` (dim,)."""
         units = [self.q] if self.reduce is not None else [self.q, self.k, self.v]
         z, words = binary_block.normalize_to_bits(
-            rows_of(x.data), self.norm.data, np.stack([unit.shift.data for unit in units])
+            rows_of(x.data), self.norm.data, np.array([unit.shift.data for unit in units])
         )
         z = z.reshape(x.shape)
         q = self.q.apply(words[0], z)
@@ -126,7 +132,14 @@ class PackedAttention(Module):
 
 
 class PackedBlock(Module):
-    """A ``BinaryBlock`` on bits, (B, N, dim) -> (B, N, dim)."""
+    """A ``BinaryBlock`` on bits, (B, N, dim) -> (B, N, dim).
+
+    Args:
+        block: a BinaryBlock.
+
+    Raises:
+        TypeError: in ``forward``, tokens that are not float32.
+    """
 
     def __init__(self, block):
         self.attn = PackedAttention(block.norm1, block.attn)
@@ -142,8 +155,9 @@ class PackedBlock(Module):
             self.grid = block.pool.grid
 
     def forward(self, x):
+        require_float32(x)
         total = x.data.copy()
-        images = max(1, _CACHED // total[:1].size)
+        images = max(1, _CACHED // max(1, math.prod(total.shape[1:])))
         for start in range(0, len(total), images):
             self._update(total[start : start + images])
         return Tensor(total)
@@ -160,6 +174,12 @@ class PackedBlock(Module):
         if self.pool is not None:
             image = (len(total), *self.grid, total.shape[2])
             pooling.cross(z.reshape(image), self.pool.data[:5], self.pool.data[5], out=total.reshape(image))
+
+
+def require_float32(x):
+    """Raise TypeError unless the tokens are float32: a packed network turned to float64 must not go on."""
+    if x.dtype != np.float32:
+        raise TypeError(f"packed networks are float32, not {x.dtype}: turn the network and its images to float32")
 
 
 def rows_of(x):

@@ -1,11 +1,8 @@
 """What stands between binary units: kernels equal their twins exactly, and those equal the formulas in floats."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from exact_twins import both, layouts, run_apart, spoiled
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
@@ -25,16 +22,6 @@ def restored_threads():
 
 def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
-
-
-def both(function, *args):
-    """What the kernel and its twin give, which must be the same to the last bit."""
-    with use_backend("numpy"):
-        plain = function(*args)
-    fast = function(*args)
-    for f, p in zip(fast, plain, strict=True) if isinstance(fast, tuple) else [(fast, plain)]:
-        np.testing.assert_array_equal(f, p, strict=True)
-    return fast
 
 
 def signs_of(words, k):
@@ -92,19 +79,72 @@ def test_the_end_of_attention(seed, b, n, m, c):
     np.testing.assert_array_equal(signs_of(words, c), np.where(out + move >= 0, 1, -1).reshape(b * n, c))
 
 
+# --- whatever may come in ----------------------------------------------------------------------------------------
+
+
+def calls():
+    """Each kernel here that takes floats, with these and with what else it takes."""
+    cells = np.array([0, 1, 1, 0, 1])
+    floats = [normal(i, 2, tokens, 70) for i, tokens in enumerate((5, 5, 2, 2))] + [normal(4, 6, 70), normal(5, 70)]
+    return {
+        "normalize": (binary_block.normalize_to_bits, [normal(0, 9, 70), normal(1, 3, 70), normal(2, 2, 70)]),
+        "join": (lambda *args: binary_block.join(*args[:4], cells, *args[4:]), floats),
+    }
+
+
+@pytest.mark.parametrize("name", calls())
+def test_layouts_and_dtypes_change_nothing(name):
+    function, floats = calls()[name]
+    expected = both(function, *floats)
+    for others in (*layouts(*floats), [a.astype(np.float64) for a in floats]):
+        for found, wanted in zip(both(function, *others), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted, strict=True)
+
+
+@pytest.mark.parametrize("name", calls())
+def test_special_values_come_through_alike(name):
+    function, floats = calls()[name]
+    for seed in range(20):
+        out, words = both(function, *(spoiled(a, seed + i) for i, a in enumerate(floats)))
+        assert np.isnan(out).any() and np.isfinite(out).any() and words.any()
+
+
+@pytest.mark.parametrize("name", calls())
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_sizes_that_do_not_fit_are_refused(name, backend):
+    """Of each argument: fewer channels, more of them, an axis more."""
+    function, floats = calls()[name]
+    with use_backend(backend):
+        for i, a in enumerate(floats):
+            for wrong in (a[..., :69], np.repeat(a, 2, axis=-1), a[None]):
+                with pytest.raises(ValueError):
+                    function(*floats[:i], wrong, *floats[i + 1 :])
+
+
+def test_no_channels():
+    """A word without bits is 0."""
+    _, words = both(binary_block.normalize_to_bits, normal(0, 300, 0), normal(1, 3, 0), normal(2, 2, 0))
+    assert words.shape == (2, 300, 1) and not words.any()
+    nothing = normal(0, 2, 50, 0)
+    _, words = both(binary_block.join, *[nothing] * 4, np.arange(50), normal(0, 6, 0), normal(0, 0))
+    assert words.shape == (100, 1) and not words.any()
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_threads_change_nothing(count):
     scores, _, exponentials = scores_of(0, 64, 2, 3, 700, 80)
     x, norm, moves = normal(0, 3000, 100), normal(1, 3, 100), normal(2, 2, 100)
-    calls = [
-        lambda: binary_block.probability_bits(scores, exponentials, np.float32(0.02)),
-        lambda: binary_block.normalize_to_bits(x, norm, moves)[1],
-    ]
-    for call in calls:
+    context, cells, table = x.reshape(2, 1500, 100), np.arange(1500) // 4, normal(3, 6, 100)
+    for call in (
+        lambda: (binary_block.probability_bits(scores, exponentials, np.float32(0.02)),),
+        lambda: binary_block.normalize_to_bits(x, norm, moves),
+        lambda: binary_block.join(context, -context, context[:, :375], context[:, 1125:], cells, table, moves[0]),
+    ):
         threads.set_num_threads(1)
         alone = call()
         threads.set_num_threads(count)
-        np.testing.assert_array_equal(call(), alone)
+        for found, expected in zip(call(), alone, strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_without_the_compiler():
@@ -123,6 +163,4 @@ table = normal(6, 70)
 equal("join", *(normal(2, n, 70) for n in (4, 4, 2, 2)), np.array([0, 1, 1, 0]), table, table[0])
 print("done")
 """
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "MINIVIT_KERNELS": "numba"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.stdout == "done\n", done.stderr
+    run_apart(code, NUMBA_DISABLE_JIT="1")

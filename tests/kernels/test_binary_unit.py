@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from exact_twins import assert_identical, both, layouts, run_apart, spoiled
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,22 +31,19 @@ def unit(seed, rows, k, c, copies):
     return signs, (bits.pack_signs(x), matrix, normal(rows, c), table)
 
 
-def both(function, *args):
-    """What the kernel and its twin give, which must be the same to the last bit."""
-    with use_backend("numpy"):
-        plain = function(*args)
-    fast = function(*args)
-    for f, p in zip(fast, plain, strict=True) if isinstance(fast, tuple) else [(fast, plain)]:
-        np.testing.assert_array_equal(f, p, strict=True)
-    return fast
-
-
 def formula(signs, x, table):
     """The unit in float64, straight from its definition."""
     scale, mean, slope, bias, shift_in, prelu, shift_out = table.astype(np.float64)
     y = (signs[0] @ signs[1].T * scale - mean) * slope + bias + np.tile(x, table.shape[1] // x.shape[1])
     t = y - shift_in
     return np.maximum(t, 0) + prelu * np.minimum(t, 0) + shift_out
+
+
+def added(total, *args):
+    """``unit_residual`` on a copy of ``total``."""
+    out = total.copy()
+    binary_unit.unit_residual(*args, out)
+    return out
 
 
 @given(SEEDS, ROWS, WIDTHS, WIDTHS, COPIES)
@@ -61,14 +59,11 @@ def test_the_residual_sum(seed, rows, k, c, copies):
     signs, arguments = unit(seed, rows, k, c, copies)
     alpha, beta = np.random.default_rng(seed + 1).standard_normal((2, c * copies), np.float32)
     total = np.random.default_rng(seed + 2).standard_normal((rows, c * copies), np.float32)
-
-    def added(*args):
-        out = total.copy()
-        binary_unit.unit_residual(*args, alpha, beta, out)
-        return out
-
-    expected = total + binary_unit.unit(*arguments) * alpha + beta
-    np.testing.assert_allclose(both(added, *arguments), expected, rtol=1e-4, atol=1e-4)
+    expected = total + (binary_unit.unit(*arguments) * alpha + beta)
+    assert_identical(both(added, total, *arguments, alpha, beta), expected)
+    plain = total.copy()
+    binary_unit.unit_residual_numpy(*arguments, alpha, beta, plain)
+    assert_identical(plain, expected)
 
 
 @given(SEEDS, ROWS, WIDTHS, WIDTHS, COPIES, COPIES)
@@ -115,6 +110,118 @@ def test_a_result_of_nought_is_positive_for_the_next_unit():
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_threads_change_nothing(count):
     _, arguments = unit(0, 1203, 130, 65, 2)
+    zeros, total = np.zeros(130, np.float32), np.ones((1203, 130), np.float32)
     threads.set_num_threads(count)
     both(binary_unit.unit, *arguments)
-    both(binary_unit.unit_to_bits, *arguments, np.zeros(130, np.float32), 65)
+    both(binary_unit.unit_to_bits, *arguments, zeros, 65)
+    both(added, total, *arguments, total[0], zeros)
+
+
+# --- whatever may come in ----------------------------------------------------------------------------------------
+
+
+def calls(matrix, n):
+    """The three kernels of words and floats: shortcut, table, and a row of the channels' constants."""
+    total = np.linspace(-1, 1, 9 * n, dtype=np.float32).reshape(9, n)
+    return [
+        lambda words, x, table, row: binary_unit.unit(words, matrix, x, table),
+        lambda words, x, table, row: added(total, words, matrix, x, table, row, row),
+        lambda words, x, table, row: binary_unit.unit_to_bits(words, matrix, x, table, row, n // 2),
+    ]
+
+
+@pytest.mark.parametrize("c, copies", [(64, 1), (70, 1), (64, 2), (35, 2)])
+def test_layouts_and_dtypes_change_nothing(c, copies):
+    _, (words, matrix, x, table) = unit(0, 9, 200, c, copies)
+    for function in calls(matrix, c * copies):
+        expected = both(function, words, x, table, table[0])
+        in_float64 = [words, *(a.astype(np.float64) for a in (x, table, table[0]))]
+        for others in (*layouts(words, x, table, table[0]), in_float64):
+            found = both(function, *others)
+            for f, e in zip(found, expected, strict=True) if isinstance(found, tuple) else [(found, expected)]:
+                np.testing.assert_array_equal(f, e, strict=True)
+    flipped = both(binary_unit.unit, words[::-1], matrix, x[::-1], table)
+    np.testing.assert_array_equal(flipped[::-1], binary_unit.unit(words, matrix, x, table))
+
+
+@pytest.mark.parametrize("c, copies", [(64, 1), (35, 2)])
+def test_special_values_come_through_alike(c, copies):
+    _, (words, matrix, x, table) = unit(0, 9, 200, c, copies)
+    for seed in range(20):
+        bad = [spoiled(a, seed + i) for i, a in enumerate((x, table, table[0]))]
+        for function in calls(matrix, c * copies):
+            both(function, words, *bad)
+        assert np.isnan(both(calls(matrix, c * copies)[0], words, bad[0], table, table[0])).any()
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_arguments_that_do_not_fit_are_refused(backend):
+    """Fewer words, rows or channels would be read from beyond the arrays."""
+    _, (words, matrix, x, table) = unit(0, 9, 200, 64, 1)
+    nothing = xnor.BinaryMatrix(matrix.words[:0], 200)
+    with use_backend(backend):
+        for function in calls(matrix, 64):
+            for w, *floats in (
+                (words[:, :3], x, table, table[0]),
+                (words[:8], x, table, table[0]),
+                (words[0], x, table, table[0]),
+                (words.astype(np.int64), x, table, table[0]),
+                (words.astype(">u8"), x, table, table[0]),
+                (words, x[:8], table, table[0]),
+                (words, x[:, :48], table, table[0]),
+                (words, x[:, :0], table, table[0]),
+                (words, np.tile(x, 2), table, table[0]),
+                (words, x, table[:6], table[0]),
+                (words, x, table[:, :32], table[0]),
+            ):
+                with pytest.raises(ValueError):
+                    function(w, *floats)
+        for function in calls(matrix, 64)[1:]:
+            with pytest.raises(ValueError, match="constants for 64 channels"):
+                function(words, x, table, table[0, :32])
+        with pytest.raises(ValueError, match="a sum of shape"):
+            binary_unit.unit_residual(words, matrix, x, table, table[0], table[0], np.zeros((9, 128), np.float32))
+        for width in (0, 48, 128):
+            with pytest.raises(ValueError, match=f"64 channels are no multiple of {width}"):
+                binary_unit.unit_to_bits(words, matrix, x, table, table[0], width)
+        for shortcut in (x, x[:, :0]):
+            with pytest.raises(ValueError, match="0 channels"):
+                binary_unit.unit(words, nothing, shortcut, table[:, :0])
+
+
+# --- other compilers' code ---------------------------------------------------------------------------------------
+
+CODE = """
+import numpy as np
+from minivit.kernels import binary_unit, bits, xnor
+rng = np.random.default_rng(0)
+normal = lambda *shape: rng.standard_normal(shape, np.float32)
+def same(found, expected):
+    assert found.dtype == expected.dtype and (found == expected).all()
+for rows, k, c, copies in [(1, 1, 1, 1), (5, 65, 33, 2), (4, 128, 64, 1), (7, 200, 6, 3), (0, 3, 5, 1)]:
+    n, x = c * copies, normal(rows, k)
+    a, b = bits.pack_signs(x, normal(k)), xnor.BinaryMatrix(bits.pack_signs(normal(n, k)), k)
+    same(bits.pack_signs(x), bits.pack_signs_numpy(x))
+    same(xnor.xnor_gemm(a, b), xnor.xnor_gemm_numpy(a, b))
+    arguments, (alpha, beta), out = (a, b, normal(rows, c), normal(7, n)), normal(2, n), normal(rows, n)
+    same(binary_unit.unit(*arguments), binary_unit.unit_numpy(*arguments))
+    if not whole:
+        continue
+    for found, expected in zip(binary_unit.unit_to_bits(*arguments, alpha, c),
+                               binary_unit.unit_to_bits_numpy(*arguments, alpha, c)):
+        same(found, expected)
+    plain = out.copy()
+    binary_unit.unit_residual(*arguments, alpha, beta, out)
+    binary_unit.unit_residual_numpy(*arguments, alpha, beta, plain)
+    same(out, plain)
+print("done")
+"""
+
+
+def test_without_the_compiler():
+    run_apart("whole = True" + CODE, NUMBA_DISABLE_JIT="1")
+
+
+def test_on_another_cpu(tmp_path):
+    """One without the vectors of this one: the tile and the comparison are compiled to other instructions."""
+    run_apart("whole = False" + CODE, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))

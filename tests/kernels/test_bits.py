@@ -1,11 +1,8 @@
 """Signs packed into words: the kernels equal their twins, which equal the definition."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from exact_twins import run_apart
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,6 +124,22 @@ def test_threads_change_nothing():
         np.testing.assert_array_equal(bits.pack_columns(x.reshape(9, 2000, 210)), columns)
 
 
+@BACKENDS
+def test_shifts_and_dtypes_that_do_not_fit_are_refused(backend):
+    x = normal(0, 2, 3, 70)
+    with use_backend(backend):
+        for shape in [(35,), (140,), (210,), (1, 70), (2, 70), (2, 3, 70), (3, 35), (1,), ()]:
+            for pack in (bits.pack_signs, bits.pack_columns):
+                with pytest.raises(ValueError, match="and a shift of shape"):
+                    pack(x, np.zeros(shape, np.float32))
+        with pytest.raises(ValueError, match="and a shift of shape"):
+            bits.pack_columns(x, np.zeros((3, 70), np.float32))
+        for dtype in (">f4", np.float16, np.int32, bool, np.complex64):
+            for pack in (bits.pack_signs, bits.pack_columns):
+                with pytest.raises(ValueError, match="float32 and float64"):
+                    pack(x.astype(dtype))
+
+
 @pytest.mark.parametrize("shape", [(), (0, 3), (5,), (3, 7), (2, 3, 4)])
 @pytest.mark.parametrize("dtype", [np.int32, np.float32, np.uint64])
 def test_aligned_arrays(shape, dtype):
@@ -148,7 +161,4 @@ for k in (0, 1, 63, 64, 65, 200):
     assert (bits.pack_columns(x[0]) == bits.pack_columns_numpy(x[0])).all()
 print("done")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}
-    )
-    assert done.stdout == "done\n", done.stderr
+    run_apart(code, NUMBA_DISABLE_JIT="1")

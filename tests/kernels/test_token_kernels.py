@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from exact_twins import both, run_apart, spoiled
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -140,6 +141,14 @@ def test_what_is_there_stays_in_a_sum_with_cross():
         np.testing.assert_array_equal(out, expected)
 
 
+def test_special_values_come_through_alike():
+    for seed in range(20):
+        x, weights, bias = normal(seed, np.float32, (2, 4, 6, 5), (5, 5), 5)
+        x, bias = spoiled(x, seed), spoiled(bias, seed)
+        for function, *args in ((pooling.cross, x, weights, bias), (pooling.cell_means, x, 2)):
+            assert np.isnan(both(function, *args)).any()
+
+
 @DTYPES
 @given(SEEDS, ROWS, st.integers(0, 70))
 def test_row_sums(dtype, seed, r, d):
@@ -147,3 +156,46 @@ def test_row_sums(dtype, seed, r, d):
     for (a,) in layouts(x):
         agree(rows.row_sums, a, exact=True)
         np.testing.assert_allclose(rows.row_sums(a), a.sum(-1, dtype=np.float64), rtol=1e-5, atol=1e-5)
+
+
+def test_without_the_compiler():
+    """NumPy's numbers keep to float32 where Numba's do not: the means of weights must be float64 in both."""
+    run_apart(
+        """
+import numpy as np
+from minivit.kernels import pooling, rows, straight_through, tokens
+rng = np.random.default_rng(0)
+normal = lambda *shape: rng.standard_normal(shape, np.float32)
+def equal(name, *args, exact=False):
+    module = next(m for m in (pooling, rows, straight_through, tokens) if hasattr(m, name))
+    fast, plain = getattr(module, name)(*args), getattr(module, name + "_numpy")(*args)
+    for f, p in zip(fast, plain, strict=True) if isinstance(fast, tuple) else [(fast, plain)]:
+        assert f.shape == p.shape and f.dtype == p.dtype, name
+        np.testing.assert_allclose(f, p, rtol=0, atol=0 if exact else 1e-4, err_msg=name)
+x, g, vectors = normal(67, 9), normal(67, 9), normal(4, 9)
+equal("sign", x, vectors[0], exact=True)
+for mode in (True, False):
+    equal("sign_backward", g, x, vectors[0], mode)
+    equal("binary_weight", normal(3, 2000) + 10, mode, exact=True)
+    equal("binary_weight_backward", g, x, x.mean(1), mode)
+    equal("normalize_backward", g, x, *vectors[:3], mode)
+equal("statistics", x)
+equal("normalize", x, *vectors)
+equal("rprelu", x, *vectors[:3], exact=True)
+equal("rprelu_backward", g, x, *vectors[:2])
+for width in (1, 3, 9):
+    equal("mean_neighbours", x, width, exact=True)
+equal("mean_neighbours", normal(5, 16), 4, exact=True)
+equal("mean_neighbours", normal(5, 16), 2, exact=True)
+image = normal(2, 4, 6, 9)
+equal("cross", image, normal(5, 9), vectors[0], exact=True)
+equal("cross_weights", image, normal(2, 4, 6, 9))
+equal("cell_means", image, 2, exact=True)
+equal("row_sums", x, exact=True)
+equal("column_sums", x)
+equal("layer_norm", x, *vectors[:2], 1e-5)
+equal("layer_norm_backward", g, x, vectors[0], x.mean(1), 1 / x.std(1))
+print("done")
+""",
+        NUMBA_DISABLE_JIT="1",
+    )

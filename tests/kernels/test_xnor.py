@@ -1,11 +1,8 @@
 """Products of bits: the kernels equal their twins and integer products of +1, -1 and 0, exactly."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from exact_twins import both, run_apart
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,15 +33,6 @@ def matrices(seed, m, n, k):
     """Two sign matrices as floats (M, K) and (N, K), and packed."""
     x, weight = normal(seed, m, k), normal(seed + 1, n, k)
     return signs(x), signs(weight), bits.pack_signs(x), xnor.BinaryMatrix(bits.pack_signs(weight), k)
-
-
-def both(function, *args):
-    """What the kernel and its twin give, which must be the same."""
-    with use_backend("numpy"):
-        plain = function(*args)
-    fast = function(*args)
-    np.testing.assert_array_equal(fast, plain, strict=True)
-    return fast
 
 
 # --- products of signs -------------------------------------------------------------------------------------------
@@ -117,9 +105,11 @@ def test_threads_change_nothing(count):
     np.testing.assert_array_equal(xnor.xnor_gemm(a, b), x @ weight.T)
 
 
-def test_wrong_arguments_are_refused():
+@BACKENDS
+def test_wrong_arguments_are_refused(backend):
     _, _, a, b = matrices(0, 5, 6, 100)
-    ones = np.ones(6, np.float32)
+    ones, read_only = np.ones(6, np.float32), np.empty((5, 6), np.int32)
+    read_only.flags.writeable = False
     for refused in (
         lambda: xnor.xnor_gemm(a[:, :1], b),
         lambda: xnor.xnor_gemm(a.astype(np.int64), b),
@@ -127,12 +117,26 @@ def test_wrong_arguments_are_refused():
         lambda: xnor.xnor_gemm(a, b, out=np.empty((5, 5), np.int32)),
         lambda: xnor.xnor_gemm(a, b, out=np.empty((5, 6), np.float32)),
         lambda: xnor.xnor_gemm(a, b, out=np.empty((6, 5), np.int32).T),
+        lambda: xnor.xnor_gemm(a, b, out=read_only),
+        lambda: xnor.xnor_gemm(a.astype(">u8"), b),
         lambda: xnor.xnor_gemm(a, b, ones[:5], ones),
+        lambda: xnor.xnor_gemm(a, b, ones[:1], ones[:1]),
+        lambda: xnor.xnor_gemm(a, b, ones),
+        lambda: xnor.xnor_gemm(a, b, None, ones),
+        lambda: xnor.BinaryMatrix(b.words.astype(">u8"), 100),
+        lambda: xnor.BinaryMatrix(b.words.astype(np.int64), 100),
+        lambda: xnor.BinaryMatrix(b.words[0], 100),
+        lambda: xnor.BinaryMatrix(b.words, 129),
+        lambda: xnor.BinaryMatrix(b.words, -1),
+        lambda: xnor.binary_scores(a[None, :, None], a[None, :, None], 129),
+        lambda: xnor.binary_scores(a[None, :, None], a[None, :, None], 64),
         lambda: xnor.binary_scores(a[None, :, None], a[None, :, None, :1], 64),
         lambda: xnor.binary_scores(a[None, :, None], a[None, None], 64),
         lambda: xnor.binary_attention_values(a[None, None], a[None, None], ones, ones),
+        lambda: xnor.binary_attention_values(a[None, None], a[None, None], ones[:5]),
+        lambda: xnor.binary_attention_values(a[None, None], a[None, None], None, ones[:5]),
     ):
-        with pytest.raises(ValueError):
+        with use_backend(backend), pytest.raises(ValueError):
             refused()
 
 
@@ -212,6 +216,4 @@ words = bits.pack_bits(mask), bits.pack_columns(v).reshape(2, 3, 20, -1), *norma
 assert (xnor.binary_attention_values(*words) == xnor.binary_attention_values_numpy(*words)).all()
 print("done")
 """
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "MINIVIT_KERNELS": "numba"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.stdout == "done\n", done.stderr
+    run_apart(code, NUMBA_DISABLE_JIT="1")

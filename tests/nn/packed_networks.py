@@ -6,17 +6,23 @@ import minivit
 
 
 def shaken(module, seed=0):
-    """``module`` with none of its constants left where it started, in evaluation."""
+    """``module`` with none of its constants left where it started, and some of them 0, in evaluation."""
     rng = np.random.default_rng(seed)
     for parameter in module.parameters():
         if parameter.ndim:
-            parameter.data = parameter.data + 0.2 * rng.standard_normal(parameter.shape, np.float32)
+            parameter.data = with_zeros(parameter.data + 0.2 * rng.standard_normal(parameter.shape, np.float32), rng)
     for name, buffer in module.named_buffers():
         if name.endswith("running_mean"):
-            buffer.data = rng.standard_normal(buffer.shape, np.float32)
+            buffer.data = with_zeros(rng.standard_normal(buffer.shape, np.float32), rng)
         elif name.endswith("running_var"):
-            buffer.data = np.exp(rng.standard_normal(buffer.shape, np.float32))
+            buffer.data = with_zeros(np.exp(rng.standard_normal(buffer.shape, np.float32)), rng)
     return module.eval()
+
+
+def with_zeros(array, rng):
+    """``array`` with a tenth of its entries, or of the rows of a matrix, replaced by 0."""
+    array[rng.random(len(array)) < 0.1] = 0
+    return array
 
 
 def network(name, seed=0, **keywords):

@@ -1,10 +1,14 @@
 """Packed networks: the logits of the float-simulated ones, bit for bit."""
 
+import copy
+import pickle
+import threading
+
 import numpy as np
 import pytest
 from packed_networks import images, logits, network, shaken
 
-from minivit import create_model, nn
+from minivit import create_model, load, nn, save
 from minivit.errors import UsageError
 from minivit.kernels import threads, use_backend
 from minivit.models.packing import is_packed, pack
@@ -91,10 +95,112 @@ def test_one_unit_that_halves_the_grid(chans, out_chans):
 
 
 def check_unit(unit, shape):
-    x = Tensor(np.random.default_rng(1).standard_normal(shape, np.float32))
+    """On tokens side by side in memory, and on every second, backwards and with the channels outermost."""
+    b, n, c = shape
+    space = np.random.default_rng(1).standard_normal((b, n, 2 * c), np.float32)
     for backend in ("numba", "numpy"):
         with no_grad(), use_backend(backend):
-            np.testing.assert_array_equal(PackedUnit(unit)(x).data, unit(x).data, strict=True)
+            packed = PackedUnit(unit)
+            narrow = space[..., :c]
+            for x in (narrow.copy(), space[..., ::2], narrow[..., ::-1], np.asfortranarray(narrow)):
+                np.testing.assert_array_equal(packed(Tensor(x)).data, unit(Tensor(x)).data, strict=True)
+
+
+@pytest.mark.parametrize("width", [0, 32, 63, 65, 128, 192])
+def test_a_unit_refuses_other_widths_as_in_floats(width):
+    unit = nn.BinaryUnit(64, 64, init=uniform_fan_in(np.random.default_rng(0))).eval()
+    x = Tensor(np.zeros((1, 2, width), np.float32))
+    for backend in ("numba", "numpy"):
+        for layer in (unit, PackedUnit(unit)):
+            with use_backend(backend), pytest.raises(ValueError, match="expected x of shape .* and a shift of shape"):
+                layer(x)
+
+
+# --- whatever may come in ----------------------------------------------------------------------------------------
+
+BACKENDS = pytest.mark.parametrize("backend", ["numba", "numpy"])
+
+
+@BACKENDS
+@pytest.mark.parametrize("case", NETWORKS)
+def test_special_values_in_images_come_through_alike(case, backend):
+    with use_backend(backend), np.errstate(all="ignore"):
+        model = build(case)
+        x = images(model, 5)
+        for image, value in enumerate((np.nan, np.inf, -np.inf, 1e38)):
+            x.data[image, :, 1, 1] = value  # in one patch
+        x.data[4] = -0.0
+        expected = logits(model, x)
+        np.testing.assert_array_equal(logits(pack(model), x), expected, strict=True)
+    assert np.isfinite(expected[4]).all()
+    assert np.isfinite(expected[:3]).all() == (case == "class token"), "only signs reach the class token"
+
+
+@BACKENDS
+@pytest.mark.parametrize("case", ["star", "class token", "reductions"])
+def test_no_images_have_no_logits(case, backend):
+    with use_backend(backend):
+        model = build(case)
+        expected = logits(model, images(model, 0))
+        assert expected.shape == (0, 10)
+        np.testing.assert_array_equal(logits(pack(model), images(model, 0)), expected, strict=True)
+
+
+@BACKENDS
+def test_packed_networks_are_float32(backend, tmp_path):
+    """Turned to float64, one computes nothing; turned back it is what it was."""
+    with use_backend(backend):
+        model = build("a word and a rest")
+        x = images(model, 2)
+        expected = logits(pack(model), x)
+        model.astype("float64")
+        with pytest.raises(TypeError, match="packed networks are float32, not float64"):
+            logits(model, Tensor(x.data.astype(np.float64)))
+        with pytest.raises(UsageError, match="packed networks are float32, and .* is float64"):
+            save(tmp_path / "a.packed", model)
+        assert not list(tmp_path.iterdir())
+        np.testing.assert_array_equal(logits(model.astype("float32"), x), expected, strict=True)
+        unit = PackedUnit(nn.BinaryUnit(8, 8, init=uniform_fan_in(np.random.default_rng(0))))
+        with pytest.raises(TypeError, match="packed networks are float32, not float64"):
+            unit(Tensor(np.zeros((1, 2, 8))))
+
+
+def test_packed_networks_never_train(tmp_path):
+    """The layers that are left in floats would move their running statistics."""
+    model = pack(build("class token").train())
+    x = images(model, 2)
+    expected = logits(model, x)
+    save(tmp_path / "a.packed", model)
+    for packed in (model, load(tmp_path / "a.packed"), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        with pytest.raises(UsageError, match="binary_deit_cls is packed, for evaluation only"):
+            packed.train()
+        assert packed.eval() is packed.train(False) is packed
+        assert not any(module.training for module in packed.modules())
+        np.testing.assert_array_equal(logits(packed, x), expected)
+
+
+def test_several_threads_share_a_packed_network():
+    """Each first call arranges the weights; blocks of images that differ in number go through it at once."""
+    threads.set_num_threads(2)
+    model = build("oblong")
+    batches = [images(model, count, seed=count) for count in (1, 5)]
+    expected = [logits(model, x) for x in batches]
+    pack(model)
+    start, found = threading.Barrier(2, timeout=30), [[], []]
+
+    def run(i):
+        start.wait()
+        found[i] += [logits(model, batches[i]) for _ in range(5)]
+
+    callers = [threading.Thread(target=run, args=(i,)) for i in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    for i in range(2):
+        assert len(found[i]) == 5
+        for result in found[i]:
+            np.testing.assert_array_equal(result, expected[i])
 
 
 def test_weights_are_bits_and_no_latent_ones_are_left():
