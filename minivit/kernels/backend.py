@@ -18,7 +18,8 @@ _FASTMATH = {"reassoc", "contract", "nsz"}
 njit = functools.partial(numba.njit, nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
 
 # Rounds after every operation, as NumPy does: for what must not differ in the last bit, because a sign is taken of it.
-exact_njit = functools.partial(numba.njit, nogil=True, cache=True, error_model="numpy")
+# Said in so many words: without, such a function takes over the flags of the fast one that calls it first.
+exact_njit = functools.partial(numba.njit, nogil=True, cache=True, fastmath=False, error_model="numpy")
 
 
 def get_backend():
