@@ -150,16 +150,17 @@ def _decode(files, size):
 def _test_images(name, size, args):
     """Take test images of a data set, whose classes are their labels."""
     from minivit.data import load_dataset
+    from minivit.data.augmentation import fit
 
-    img_size = size[0] if name == "tiny_imagenet" or name.startswith("folder:") else None
-    dataset = load_dataset(name, args.data_dir, limit_train=1, offline=args.offline, img_size=img_size)
-    test, side = dataset.test, dataset.img_size
-    if size != (side, side):
-        raise UsageError(f"images of {name} are {side}x{side}, and a checkpoint takes {size[0]}x{size[1]}: name files")
+    if size[0] != size[1]:
+        raise UsageError(f"images of {name} are squares, and a checkpoint takes {size[0]}x{size[1]}: name files")
+    dataset = load_dataset(name, args.data_dir, limit_train=1, offline=args.offline, img_size=size[0])
+    test = dataset.test
     index = list(args.index or range(min(4, len(test))))
     if max(index) >= len(test):
         raise UsageError(f"{name} has no test image {max(index)}: there are {len(test)}, from 0")
-    return Images([dataset.class_names[i] for i in test.labels[index]], test.images[index], dataset.mean, dataset.std)
+    names = [dataset.class_names[i] for i in test.labels[index]]
+    return Images(names, fit(test.images[index], size), dataset.mean, dataset.std)
 
 
 def _look(saved, images, args):

@@ -152,6 +152,13 @@ def key_value(text):
         return key, value
 
 
+def png_file(text):
+    """Option type: a file to draw into. Another ending may be that of a file that is worth keeping."""
+    if not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"the picture is a PNG: name a file that ends in .png, not {text!r}")
+    return text
+
+
 def image_size(text):
     """Option type: N for N x N pixels, or HxW as the list [height, width], which is how ``key_value`` reads a pair."""
     sides = [positive_int(side) for side in text.split("x")]

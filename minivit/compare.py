@@ -28,7 +28,8 @@ def build_parser():
     parser.add_argument("--by", metavar="SETTING", nargs="+", action="extend",
                         help="runs with equal values of these settings are one group, whatever the others are "
                         "(default: all settings but the seed)")  # fmt: skip
-    parser.add_argument("--plot", metavar="FILE.png", help="draw accuracy and loss over the epochs into this file")
+    parser.add_argument("--plot", type=command.png_file, metavar="FILE.png",
+                        help="draw accuracy and loss over the epochs into this file")
     return parser
 
 

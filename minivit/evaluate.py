@@ -36,9 +36,8 @@ def build_parser():
         "--limit-test", type=command.positive_int, metavar="N", help="test images (default: all)"
     )
     command.add_data_options(what)
-    parser.add_argument(
-        "--confusion", metavar="FILE.png", help="draw which classes are taken for which, and list the worst pairs"
-    )
+    parser.add_argument("--confusion", type=command.png_file, metavar="FILE.png",
+                        help="draw which classes are taken for which, and list the worst pairs")  # fmt: skip
     how = parser.add_argument_group("how")
     how.add_argument(
         "--batch-size",

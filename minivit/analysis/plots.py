@@ -1,7 +1,6 @@
 """Pictures of a run. Needs Matplotlib, the extra ``plots``; drawn without a display."""
 
-from minivit.errors import MinivitError
-from minivit.training.atomic import atomic_write
+from minivit.analysis.figure import new_figure, plain, save_figure
 
 LOSS, ACCURACY, RATE = "#4c72b0", "#c44e52", "#55a868"
 
@@ -17,16 +16,12 @@ def save_curves(path, rows, title):
     Raises:
         MinivitError: Matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure  # not pyplot: no display, no global state
-        from matplotlib.ticker import MaxNLocator
-    except ImportError:
-        raise MinivitError('plots need Matplotlib: pip install "minivit[plots]"') from None
+    figure = new_figure(12, 3.6)
+    from matplotlib.ticker import MaxNLocator
 
     epochs = [row["epoch"] for row in rows]
     marker = "o" if len(rows) < 20 else None
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     loss, accuracy, rate = figure.subplots(1, 3)
 
     def line(axes, key, colour, **style):
@@ -51,5 +46,4 @@ def save_curves(path, rows, title):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=110)
+    save_figure(figure, path)

@@ -20,6 +20,12 @@ ROWS = [
 ]
 
 
+def test_dollar_signs_are_no_formula(tmp_path):
+    pytest.importorskip("matplotlib")
+    save_curves(tmp_path / "curves.png", ROWS, "vit on folder:ds$a_{$b")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_curves_are_a_picture_of_some_size(tmp_path, count):
     pytest.importorskip("matplotlib")

@@ -156,7 +156,6 @@ def test_a_network_that_overflows(folder, call):
         ("vit.npz a.png --head x -o out.png", ["--head: must be a whole number"], 2),
         ("vit.npz a.png --rollout --head 1 -o out.png", ["leave --head out"], 2),
         ("vit.npz a.png --rollout --layer 1 -o out.png", ["--rollout", "--layer"], 2),
-        ("vit.npz --data shapes10 -o out.png", ["images of shapes10 are 32x32", "16x16"], 2),
         ("pit.npz --index 3 2000 -o out.png", ["shapes10 has no test image 2000: there are 2000"], 2),
         ("swin.npz a.png -o out.png", ["swin.npz: Swin attends within windows"], 2),
         ("grey.npz a.png -o out.png", ["grey.npz takes images of 1 channels"], 2),

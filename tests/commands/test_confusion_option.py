@@ -56,3 +56,12 @@ def test_without_matplotlib_it_stops_before_the_work(workplace, tmp_path, call, 
     code, out, err = call(evaluate, "absent.npz", "--confusion", tmp_path / "a.png")
     assert_one_line(err, 'minivit.evaluate: error: plots need Matplotlib: pip install "minivit[plots]"')
     assert (code, out) == (1, "")
+
+
+def test_no_other_file_is_drawn_over(workplace, call, monkeypatch):
+    monkeypatch.chdir(workplace)
+    path = workplace / "runs/sl_vit-shapes10/best.npz"
+    before = path.read_bytes()
+    code, _, err = call(evaluate, path, "--confusion", path)
+    assert code == 2 and "name a file that ends in .png" in err
+    assert path.read_bytes() == before
