@@ -1,0 +1,1 @@
+"""The lessons; ``python -m lessons`` lists them and checks exercises."""
