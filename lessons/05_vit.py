@@ -1,7 +1,7 @@
 """A ViT from scratch equals minivit's; and without position embeddings it sees a bag of patches.
 
 Read before: lessons 01 to 04.
-Takes: 60 s on two cores (--quick 6 s).
+Takes: 40 s on two cores (--quick 5 s).
 Paper: Dosovitskiy et al. 2020, "An image is worth 16x16 words: transformers for image
 recognition at scale", section 3.1.
 """
@@ -238,7 +238,7 @@ np.testing.assert_allclose(scrambled_tokens[:, 1:], tokens[:, 1:][:, order], ato
 
 # %%
 def learn_to_tell(positions, seed):
-    """Train on "whole (0) or scrambled (1)?"; returns the losses, and the answers to both forms.
+    """Train on "whole (0) or scrambled (1)?"; returns losses, and logits for both forms' test images.
 
     Args:
         positions: whether there are position embeddings; else they are 0 and stay so.
@@ -262,14 +262,14 @@ def learn_to_tell(positions, seed):
         losses.append(loss.item())
     with minivit.no_grad():
         forms = (test_images, scramble(test_images))
-        return losses, [model(minivit.Tensor(form)).data.argmax(axis=1) for form in forms]
+        return losses, [model(minivit.Tensor(form)).data for form in forms]
 
 
-STEPS = lesson.choose(quick=100, full=1000)
+STEPS = lesson.choose(quick=100, full=500)
 SEEDS = range(lesson.choose(quick=2, full=5))
 results = {name: [learn_to_tell(name == "with", seed) for seed in SEEDS]
            for name in ("with", "without")}
-accuracy = {name: [50 * ((whole == 0).mean() + (scrambled == 1).mean())
+accuracy = {name: [50 * ((whole.argmax(1) == 0).mean() + (scrambled.argmax(1) == 1).mean())
                    for _, (whole, scrambled) in runs]
             for name, runs in results.items()}
 for name, percents in accuracy.items():
@@ -277,9 +277,9 @@ for name, percents in accuracy.items():
           + ", ".join(f"{percent:.1f} %" for percent in percents))
 
 for losses, (whole, scrambled) in results["without"]:
-    assert np.array_equal(whole, scrambled)  # one answer to both forms of each image
-    assert min(losses) > np.log(2) - 1e-3
-assert np.allclose(accuracy["without"], 50)
+    np.testing.assert_allclose(whole, scrambled, atol=1e-4)  # one answer to both forms
+    assert min(losses) > np.log(2) - 1e-4
+np.testing.assert_allclose(accuracy["without"], 50, atol=1)  # ties may fall to either side
 assert min(accuracy["with"]) > 80
 
 # %% [markdown]

@@ -33,10 +33,11 @@ rng = np.random.default_rng(0)
 # (LSA) makes the rows sharper, by two changes that can be had one by one.
 #
 # *Learnable temperature*: in place of the fixed $\sqrt d$, each head has a temperature
-# $\tau$ of its own, which is learned, and starts at $\sqrt d$. What is stored is the
-# multiplier $1 / \tau$. *Diagonal masking*: the score of a token with itself becomes
-# $-\infty$, so its weight is 0. What a token is goes past the attention anyway, by the
-# residual connection; its weights are better spent on the others.
+# $\tau$ of its own, which is learned, and starts at $\sqrt d$. (The paper writes one
+# $\tau$; its code has one for each head of each layer.) What is stored is the multiplier
+# $1 / \tau$. *Diagonal masking*: the score of a token with itself becomes $-\infty$, so its
+# weight is 0. What a token is goes past the attention anyway, by the residual connection;
+# its weights are better spent on the others.
 #
 # $$ R_{ij} = \begin{cases} q_i \cdot k_j & i \neq j \\ -\infty & i = j \end{cases},
 #    \qquad \mathrm{LSA}(q, k, v) = \mathrm{softmax}(R / \tau) \, v. $$

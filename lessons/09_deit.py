@@ -255,7 +255,7 @@ teacher = minivit.create_model("resnet20", layers=(1, 1, 1), num_classes=K,
                                channels=lesson.choose((8, 16, 32), (16, 32, 64)))
 train(teacher, teachers_images,
       lambda z, rows: minivit.cross_entropy(z, teachers_labels[rows]),
-      epochs=lesson.choose(8, 12), rate=1e-2)
+      epochs=lesson.choose(6, 12), rate=1e-2)
 teacher.eval()
 teacher_says = answers(teacher, students_images)  # once: nothing changes the images here
 teacher_test = answers(teacher, test_images)

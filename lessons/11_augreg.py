@@ -378,7 +378,7 @@ for name in list(WAYS)[1:]:
 # wrong. Dropping and augmentation make training harder, and the test loss falls. What is
 # named correctly follows more slowly: in the short form hardly at all, in the full form (2000
 # images of CIFAR-100) it rises by a third, with dropping and with light2. And there can be
-# too much: the stronger levels take some of it back. The paper, in 300 epochs on ImageNet,
+# too much: the stronger levels take it back. The paper, in 300 epochs on ImageNet,
 # says how much is good for whom. A ViT-B/32 has 63 % right without augmentation, 73 at
 # light2, 76 at strong2; for Ti/16, a fifteenth of its size, that is too much (72, 75, 71).
 # Dropping helps the larger networks a little and harms the small ones, so the advice is to
