@@ -238,7 +238,7 @@ np.testing.assert_allclose(scrambled_tokens[:, 1:], tokens[:, 1:][:, order], ato
 
 # %%
 def learn_to_tell(positions, seed):
-    """Train on "whole (0) or scrambled (1)?"; returns losses, and logits for both forms' test images.
+    """Train on "whole (0) or scrambled (1)?"; returns losses, and test logits for both forms.
 
     Args:
         positions: whether there are position embeddings; else they are 0 and stay so.
