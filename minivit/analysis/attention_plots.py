@@ -48,7 +48,7 @@ def save_attention(path, rows, titles):
     if lines * columns > MAX_PANELS:
         raise UsageError(f"{lines} x {columns} panels are more than {MAX_PANELS}: take fewer images, or one head")
     height, width = rows[0].image.shape[1:]
-    figure = new_figure(PANEL * columns + 1.1, (PANEL * height / width + 0.05) * lines + 0.4)
+    figure = new_figure(PANEL * columns + 0.4, (PANEL * height / width + 0.05) * lines + 1.1)
     figure.set_layout_engine("compressed")  # keeps panels of one shape together
     panels = figure.subplots(lines, columns, squeeze=False)
     for axes in panels.flat:
@@ -61,9 +61,9 @@ def save_attention(path, rows, titles):
         first.set_ylabel(_fitted(row.label), fontsize=8, parse_math=False)
         for axes, attention in zip(others, row.maps):
             heat = _draw(axes, image @ LUMA, attention)
-    legend = figure.colorbar(heat, ax=panels, ticks=[0, 1], aspect=30, fraction=0.03)
+    legend = figure.colorbar(heat, ax=panels, ticks=[0, 1], location="bottom", aspect=40, fraction=0.02, pad=0.02)
     legend.set_ticklabels(["least", "most"], fontsize=8)
-    legend.set_label("attention\n(in the corner:\nleast - most, mean = 1)", fontsize=8)
+    legend.set_label("attention (in the corner: least - most, mean = 1)", fontsize=8)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # names in scripts that the font does not have
         save_figure(figure, path)
