@@ -56,7 +56,7 @@ def check(number, file=None):
     right = load(solution(number))
     try:
         written = load(file or HERE / "exercises" / f"{number}.py")
-    except Exception as error:  # whatever readers write
+    except (Exception, SystemExit) as error:  # whatever readers write
         return dict.fromkeys(exercises, f"the file cannot be read: {describe(error)}")
     return {
         name: judge(exercise, getattr(written, name, None), getattr(right, name))
@@ -74,7 +74,7 @@ def judge(exercise, written, right):
             result = written(*fresh)
         except NotImplementedError:
             return "not written yet"
-        except Exception as error:  # whatever readers write
+        except (Exception, SystemExit) as error:  # whatever readers write
             return f"it stops: {describe(error)}"
         expected = right(*expected_arguments)
         if agree(result, expected, exercise.tolerance):
@@ -93,7 +93,7 @@ def agree(a, b, tolerance):
     if isinstance(b, tuple | list):
         return isinstance(a, tuple | list) and len(a) == len(b) and all(map(agree, a, b, [tolerance] * len(b)))
     if b is None or isinstance(b, str | bool):
-        return a == b
+        return np.array_equal(a, b)  # never an array, whatever a is
     try:
         a, b = np.asarray(a, float), np.asarray(b, float)
     except (TypeError, ValueError):

@@ -53,6 +53,7 @@ def test_an_unknown_mistake_gets_the_general_hint(number, name):
     task = exercise(number, name)
     assert task.hint in checking.judge(task, lambda *arguments: "nonsense", right(number, name))
     assert "ZeroDivisionError" in checking.judge(task, lambda *arguments: 1 / 0, right(number, name))
+    assert "SystemExit" in checking.judge(task, lambda *arguments: sys.exit("done"), right(number, name))
     assert "the function is gone" in checking.judge(task, None, right(number, name))
 
 
@@ -77,6 +78,8 @@ def test_results_are_compared_by_shape_and_size():
     assert not checking.agree(np.ones((3, 1)), np.ones(3), 1e-6)
     assert not checking.agree(np.array([1.0, np.nan]), np.ones(2), 1e-6)
     assert not checking.agree(None, np.ones(2), 1e-6)
+    assert not checking.agree(np.ones(2), True, 1e-6)
+    assert checking.agree(np.True_, True, 1e-6) and not checking.agree("ab", "a", 1e-6)
 
 
 class TestCommand:
