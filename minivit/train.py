@@ -9,8 +9,9 @@ import textwrap
 
 from minivit import command
 from minivit.errors import UsageError
-from minivit.training.config import DEFAULT_DATA, DEFAULT_MODEL, OPTIMIZERS, SCHEDULES, TrainConfig
+from minivit.training.config import DEFAULT_DATA, DEFAULT_MODEL, TrainConfig
 from minivit.training.recipes import RECIPES
+from minivit.training.rules import OPTIMIZERS, SCHEDULES
 
 USUAL = ("shapes", "quick", "small_data")
 

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 from minivit.data import DataLoader
+from minivit.errors import StateDictError, UsageError
 from minivit.models import create_model
 from minivit.models.transfer import classifiers, position_grids, transfer
 from minivit.training import checkpoint
-from minivit.training.config import MODEL_RATES, augmentation
 from minivit.training.optimizers import SGD, Adam, AdamW, decay_all, decay_like_deit, decay_weights
+from minivit.training.rules import MODEL_RATES, augmentation
 from minivit.training.schedules import PerEpoch, StepDecay, WarmupCosine, WarmupLinear
 
 MILESTONES = (0.5, 0.75)
@@ -55,14 +56,25 @@ def load_initial_weights(model, config):
         A ``Transfer``: which classifiers stayed new, and which tables were resampled.
 
     Raises:
+        UsageError: its network has other layers at the size of the run's images.
         MinivitError: the checkpoint does not fit.
     """
     saved = checkpoint.read(config.init_from)
     saved.check_sizes()
-    moved = transfer(
-        saved.weights, config.model, model.arguments, num_classes=model.config.num_classes, resample=config.resample,
-        grids=position_grids(saved.architecture, saved.arguments),
-    )  # fmt: skip
+    options = {
+        "num_classes": model.config.num_classes, "resample": config.resample,
+        "grids": position_grids(saved.architecture, saved.arguments),
+    }  # fmt: skip
+    try:
+        moved = transfer(saved.weights, config.model, model.arguments, **options)
+    except StateDictError as error:
+        shape = saved.configuration().image_shape
+        transfer(saved.weights, config.model, {**model.arguments, "img_size": shape}, **options)  # is it the size?
+        old, new = ("x".join(map(str, sides)) for sides in (shape, model.config.image_shape))
+        raise UsageError(
+            f"{saved.path} was trained on images of {old} pixels, and a {config.model} has other layers at {new}: "
+            f"add --img-size {min(shape)}"
+        ) from error
     dropped = classifiers(model) if config.zero_head else moved.dropped
     new = model.state_dict()
     model.load_state_dict({**moved.model.state_dict(), **{name: new[name] for name in dropped}})

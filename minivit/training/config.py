@@ -5,33 +5,13 @@ from dataclasses import asdict, dataclass, fields
 from minivit.errors import MinivitError, UsageError, suggest
 from minivit.training.json_fields import fits, from_json
 from minivit.training.recipes import get_recipe
+from minivit.training.rules import FROM_DATA, MODEL_RATES, OPTIMIZERS, refuse_idle, validate
 
 DEFAULT_MODEL = "sl_vit"
 DEFAULT_DATA = "shapes10"
 
-OPTIMIZERS = {
-    "adamw": {"lr": 1e-3, "weight_decay": 0.05},
-    "adam": {"lr": 1e-3, "weight_decay": 0.0},
-    "sgd": {"lr": 0.1, "weight_decay": 5e-4},
-}
-"""What an optimiser wants where the recipe's numbers are those of another one."""
-
-SCHEDULES = ("cosine", "linear", "step", "constant", "deit")
-"""How a learning rate can fall, see :class:`~minivit.training.recipes.Recipe`."""
-
-DISTILL = ("hard", "soft")
-"""How a teacher can teach; and how soft distillation can be averaged:"""
-KL_REDUCTIONS = ("batch", "numel")
 TEACHING = {"distill", "alpha", "temperature", "kl_reduction"}
-
-RESAMPLE = ("bicubic", "bicubic_antialias", "linear")
-"""How position embeddings can be made to fit another grid, see ``minivit.models.positions``."""
-
-MODEL_RATES = {"drop_path": "drop_path_rate", "drop_rate": "drop_rate", "attn_drop_rate": "attn_drop_rate"}
-"""Settings of a run that are constructor keywords of those models that have them."""
-
-FROM_DATA = ("num_classes", "img_size", "in_chans", "seed", "drop_path_rate")
-"""Constructor keywords that are no model arguments of a run: the data set or another option gives them."""
+"""Settings that say how a teacher teaches."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +94,14 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "repeats", "repeated_augmentation"):
             if getattr(config, name) < 1:
                 raise MinivitError(f"among the settings, {name}: {getattr(config, name)} is less than 1")
-        _validate(vars(config))
+        validate(vars(config))
         return config
 
 
 def resolve(overrides, base=None):
-    """Lay the user's settings over the recipe.
+    """Lay the user's settings over the recipe, or over those of another run.
+
+    What the recipe or that run says for another model falls away where the model that is asked for does not have it.
 
     Args:
         overrides: field name -> value, only what the user said. A changed ``epochs`` takes the recipe's
@@ -132,54 +114,55 @@ def resolve(overrides, base=None):
         TrainConfig.
 
     Raises:
-        UsageError: unknown recipe, or values that contradict each other.
+        UsageError: unknown recipe, values that contradict each other, or settings that can have no effect.
         MinivitError: the checkpoint of ``init_from`` or of the teacher cannot be read.
     """
     # not at the top: --help reads this file, and must not wait for NumPy
     from minivit.models import accepts
 
     said = dict(overrides)
-    if base is not None:
-        return _repeat(base, said)
+    if base is not None and said.setdefault("init_from", base.init_from) == base.init_from:
+        said.setdefault("model", base.model)
     inherited = _inherit(said)
+    before = _from_recipe(said) if base is None else base.as_dict()
+    values = before | said
+    if values["init_from"] != before["init_from"]:
+        arguments = inherited
+    elif values["model"] != before["model"]:
+        arguments = {key: value for key, value in before["model_args"].items() if accepts(values["model"], key)}
+    else:
+        arguments = before["model_args"]
+    values["model_args"] = arguments | said.get("model_args", {})
+    for name, keyword in MODEL_RATES.items():
+        if name not in said and not accepts(values["model"], keyword):
+            values[name] = 0.0  # that of the recipe or the other run is for transformers
+    policies = {"none": "", "data": policy_for(values["data"])}
+    values["auto_augment"] = policies.get(values["auto_augment"], values["auto_augment"])
+    validate(values)
+    changed = {name for name, value in said.items() if value and value != before[name]}
+    if values["teacher"] is None and changed & TEACHING:
+        raise UsageError("distillation needs a teacher: add --teacher CKPT")
+    refuse_idle(changed, values)
+    _add_fingerprints(values)
+    return TrainConfig(**values)
+
+
+def _from_recipe(said):
+    """All settings as the recipe has them, for the model, the data, the epochs and so on that are said."""
     model, data = said.get("model", DEFAULT_MODEL), said.get("data", DEFAULT_DATA)
     recipe = get_recipe(said.get("recipe"), data)
     values = {f.name: getattr(recipe, f.name, None) for f in fields(TrainConfig)}
-    values.update(model=model, data=data, recipe=recipe.name, seed=0)
+    values.update(model=model, data=data, recipe=recipe.name, seed=0, model_args=recipe.model_args_for(model))
     values.update(lr=recipe.lr_for(model), drop_path=recipe.drop_path_for(model))
     if recipe.scale_lr and "batch_size" in said:
         values["lr"] *= said["batch_size"] / recipe.batch_size
     if recipe.pad_small_images and _is_small(data, said.get("img_size")):
         values.update(resized_crop=0.0, crop_padding=4)
     if said.get("optimizer", recipe.optimizer) != recipe.optimizer:
-        values.update(OPTIMIZERS.get(said["optimizer"], {}))  # an unknown one is refused below
+        values.update(OPTIMIZERS.get(said["optimizer"], {}))  # an unknown one is refused later
     if "epochs" in said:
         values["warmup_epochs"] = recipe.warmup_epochs * said["epochs"] / recipe.epochs
-    values.update({name: value for name, value in said.items() if name not in ("recipe", "model_args")})
-    values["auto_augment"] = {"none": "", "data": policy_for(data)}.get(values["auto_augment"], values["auto_augment"])
-    for name, keyword in MODEL_RATES.items():
-        if keyword in said.get("model_args", {}):
-            raise UsageError(f"{keyword} is no model argument of a run: {_option(name)} sets it")
-        if name not in said and not accepts(model, keyword):
-            values[name] = 0.0  # the recipe's is for transformers
-    _add_fingerprints(values)
-    taught = any(said.get(name, getattr(recipe, name)) != getattr(recipe, name) for name in TEACHING)
-    if values["teacher"] is None and (recipe.needs_teacher or taught):
-        raise UsageError("distillation needs a teacher: add --teacher CKPT")
-    if values["init_from"] is None and values["linear_probe"]:
-        raise UsageError("a linear probe needs features: add --init-from CKPT")
-    values["model_args"] = (inherited or recipe.model_args_for(model)) | said.get("model_args", {})
-    _validate(values)
-    return TrainConfig(**values)
-
-
-def _repeat(base, said):
-    """The settings ``base`` but for what is said."""
-    values = base.as_dict() | said
-    values["model_args"] = base.model_args | said.get("model_args", {})
-    _add_fingerprints(values)
-    _validate(values)
-    return TrainConfig(**values)
+    return values
 
 
 def _add_fingerprints(values):
@@ -194,11 +177,6 @@ def _is_small(data, img_size):
     """Whether images have up to 32 pixels a side."""
     stored = 64 if data == "tiny_imagenet" or data.startswith("folder:") else 32
     return (img_size or stored) <= 32
-
-
-def _option(name):
-    """How a setting is given to the train command."""
-    return "--drop-path X" if name == "drop_path" else f"--set {name}=X"
 
 
 def _inherit(said):
@@ -218,49 +196,6 @@ def _inherit(said):
 def policy_for(data):
     """The AutoAugment policy that the small-data paper's code takes for a data set of that name."""
     return "imagenet" if data == "tiny_imagenet" or data.startswith("folder:") else "cifar"
-
-
-def augmentation(values):
-    """Return the ``Augmentation`` that settings (a dict) describe.
-
-    Raises:
-        UsageError: they contradict each other.
-    """
-    from minivit.data.augmentation import Augmentation
-
-    return Augmentation(**{f.name: values[f.name] for f in fields(Augmentation)})
-
-
-def _validate(values):
-    for name, known, what in (
-        ("optimizer", OPTIMIZERS, "optimiser"),
-        ("schedule", SCHEDULES, "schedule"),
-        ("distill", DISTILL, "way of distillation"),
-        ("kl_reduction", KL_REDUCTIONS, "reduction of the distillation"),
-        ("resample", RESAMPLE, "way to resample positions"),
-    ):
-        if values[name] not in known:
-            near = suggest(values[name], known)
-            raise UsageError(f"unknown {what} {values[name]!r}{near}; known: {', '.join(known)}")
-    if not 1e-2 <= values["temperature"] <= 1e3 or values["alpha"] > 1:
-        raise UsageError("the temperature of a distillation must be from 0.01 to 1000, and alpha at most 1")
-    for name in ("repeats", "repeated_augmentation"):
-        if values[name] > 1000:
-            raise UsageError(f"{name} must be at most 1000, not {values[name]}")
-    for name in ("ema", "drop_path", "drop_rate", "attn_drop_rate", "label_smoothing"):
-        if values[name] >= 1:
-            raise UsageError(f"{name} must be below 1, not {values[name]:g}")
-    augmentation(values)
-    taken = [name for name in FROM_DATA if name in values["model_args"]]
-    if taken:
-        raise UsageError(
-            f"{taken[0]} is not a model argument of a run: the data set gives num_classes, img_size "
-            "and in_chans, and --seed and --drop-path the others"
-        )
-    if values["warmup_epochs"] > values["epochs"]:
-        raise UsageError(
-            f"a warm-up of {values['warmup_epochs']:g} epochs is longer than the run of {values['epochs']}"
-        )
 
 
 NOT_SETTABLE = ("model", "data", "recipe", "model_args", "teacher_sha256", "init_sha256")

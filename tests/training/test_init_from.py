@@ -7,7 +7,7 @@ import pytest
 from blobs import SETTINGS, make_blobs
 
 import minivit
-from minivit.errors import MinivitError, UsageError
+from minivit.errors import MinivitError, StateDictError, UsageError
 from minivit.training import checkpoint, loop
 from minivit.training.config import resolve
 
@@ -17,7 +17,7 @@ PLAIN = {name: value for name, value in SETTINGS.items() if name != "model_args"
 
 @pytest.fixture
 def start(start):
-    return lambda *args, **settings: start(*args, model_args={}, **{"drop_path": 0.0, **settings})
+    return lambda *args, **settings: start(*args, **{"model_args": {}, "drop_path": 0.0, **settings})
 
 
 @pytest.fixture
@@ -96,6 +96,19 @@ def test_a_resumed_run_knows_its_weights_by_their_bytes(start, weights, tmp_path
     assert loop.resume(part, {"init_from": moved}, time_budget=1e-9).stopped_by == "time budget"
     with pytest.raises(UsageError, match="started from other weights than"):
         loop.resume(part, {"init_from": weights("s_vit")})
+
+
+def test_other_layers_at_another_size_are_named_by_the_sizes(start, tmp_path):
+    path = tmp_path / "t2t.npz"
+    tiny = {"embed_dim": 8, "depth": 1, "num_heads": 2, "token_dim": 4}
+    checkpoint.save(path, minivit.create_model("t2t", num_classes=3, img_size=64, **tiny))
+    with pytest.raises(UsageError) as error:
+        start(init_from=str(path))
+    assert str(error.value) == (
+        f"{path} was trained on images of 64x64 pixels, and a t2t has other layers at 8x8: add --img-size 64"
+    )
+    with pytest.raises(StateDictError, match="qkv"):  # not the size alone
+        start(init_from=str(path), model_args={"token_dim": 8})
 
 
 @pytest.mark.parametrize("resample", ["bicubic", "linear"])

@@ -72,8 +72,6 @@ def test_settings_survive_json():
     [
         ({"recipe": "qick"}, "unknown recipe 'qick'; did you mean 'quick'"),
         ({"optimizer": "adamv"}, "unknown optimiser 'adamv'; did you mean 'adam' or 'adamw'"),
-        ({"epochs": 2, "warmup_epochs": 3}, "a warm-up of 3 epochs is longer than the run of 2"),
-        ({"model_args": {"drop_rate": 0.1}}, "drop_rate is no model argument of a run: --set drop_rate=X sets it"),
         ({"repeats": 1001}, "repeats must be at most 1000"),
         ({"ema": 1.0}, "ema must be below 1"),
         ({"model_args": {"num_classes": 5}}, "num_classes is not a model argument of a run"),
@@ -189,20 +187,6 @@ def test_deit_pads_small_images():
     assert crops == [{"resized_crop": 0, "crop_padding": 4}, large, large]
 
 
-def test_a_configuration_repeats_a_run():
-    base = resolve({"recipe": "deit", "data": "cifar100", "model": "vit", "seed": 3, "model_args": {"depth": 2}})
-    assert resolve({}, base) == base
-    other = resolve({"epochs": 5, "seed": 4, "model_args": {"embed_dim": 24}}, base)
-    assert (other.epochs, other.warmup_epochs, other.seed, other.lr) == (5, 5, 4, base.lr)
-    assert other.model_args == {"depth": 2, "embed_dim": 24}
-
-
-def test_repeated_values_are_no_contradiction():
-    recipe = RECIPES["quick"]
-    said = {"recipe": "quick", "alpha": recipe.alpha, "distill": recipe.distill, "auto_augment": "none"}
-    assert resolve(said) == resolve({"recipe": "quick"})
-
-
 def test_rates_of_transformers_are_not_forced_on_others():
     config = resolve({"recipe": "augreg_light1_reg", "model": "resnet20"})
     assert (config.drop_path, config.drop_rate) == (0, 0)
@@ -227,7 +211,7 @@ def test_every_recipe_resolves_for_its_model(recipe):
         recipe.removeprefix("quick_").partition("_")[0], "vit"
     )
     if RECIPES[recipe].needs_teacher:
-        with pytest.raises(UsageError, match="distillation needs a teacher"):
+        with pytest.raises(UsageError, match=f"recipe {recipe} needs a teacher: add --teacher"):
             resolve({"recipe": recipe, "model": model})
     else:
         config = resolve({"recipe": recipe, "model": model})
