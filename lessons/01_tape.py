@@ -134,7 +134,7 @@ for n in lengths:
     path_calls.append(follow_every_path(y, 1.0))
     assert a.grad == 2**n
 assert path_calls == [2 ** (n + 1) - 1 for n in lengths]
-print(f"calls for 1, 2, 3 ... doublings: {', '.join(map(str, path_calls))}")
+print(f"calls along every path, for 1, 2, 3 ... doublings: {', '.join(map(str, path_calls))}")
 
 # %% [markdown]
 # ## The right order
@@ -161,7 +161,7 @@ def topological_order(last):
 
 
 def backward(last, g=1.0):
-    """Fill in the gradient of every node by that of ``last``. Returns how many nodes ran."""
+    """Give every node the derivative of ``last`` by it. Returns how many nodes have run."""
     order = topological_order(last)
     last.grad = g
     for node in reversed(order):
@@ -176,6 +176,7 @@ for n in lengths:
     tape_calls.append(backward(y))
     assert a.grad == 2**n
 assert tape_calls == [n + 1 for n in lengths]
+print(f"nodes run in topological order: {', '.join(map(str, tape_calls))}")
 
 # %% [markdown]
 # The picture shows the small graph, with the cotangents as they arrive in this order, and
@@ -237,7 +238,6 @@ except RecursionError:
     recursion = "gave up"
 assert recursion == "gave up"
 
-a.grad = 0.0
 for node in topological_order(y):
     node.grad = 0.0  # forget what the recursion has left behind
 backward(y)
@@ -254,32 +254,34 @@ print(f"a chain of {LENGTH} nodes: recursion {recursion}, the tapes say {a.grad:
 # %% [markdown]
 # ## Gradients add up, and so a batch is nothing new
 #
-# In $y \leftarrow y + a$ the node `a` is used 10,000 times, and its gradient is the sum
-# of as many shares. The weights of a network are used once for every image of a batch, so
-# their gradients are sums over the batch, for the same reason. Below, our tape goes
-# through the rows of $X$ one by one and uses $W_1, b_1, W_2$ again for each. minivit
-# takes the whole batch at once, where $b_1$ is *broadcast* along the rows; in its
-# backward pass `unbroadcast` adds up over them. Loss and gradients are the same.
+# In the chain the node `a` is used 10,001 times, and its gradient is the sum of as many
+# shares. The weights of a network are used once for every image of a batch, so their
+# gradients are sums over the batch, for the same reason. Below, our tape goes through the
+# rows of a batch one by one and uses the same weights again for each. minivit takes the
+# whole batch at once, where $b$ and $s$ are *broadcast* along the rows; in its backward
+# pass `unbroadcast` adds up over them. Loss and gradients are the same.
 
 # %%
 rng = np.random.default_rng(0)
 batch = rng.standard_normal((8, 3))
 weights = {
     "W1": rng.standard_normal((3, 5)),
-    "b1": rng.standard_normal((1, 5)),
+    "b": rng.standard_normal((1, 5)),
+    "s": rng.standard_normal((1, 5)),
     "W2": rng.standard_normal((5, 1)),
 }
 
 ours = {name: Node(array) for name, array in weights.items()}
 loss = Node(np.zeros((1, 1)))
 for row in batch:
-    hidden = tanh(add(matmul(Node(row[None]), ours["W1"]), ours["b1"]))
-    out = matmul(hidden, ours["W2"])
+    hidden = tanh(add(matmul(Node(row[None]), ours["W1"]), ours["b"]))
+    out = matmul(mul(hidden, ours["s"]), ours["W2"])
     loss = add(loss, mul(out, out))
 backward(loss, np.ones((1, 1)))
 
 theirs = {name: minivit.Tensor(w, requires_grad=True) for name, w in weights.items()}
-out = ops.tanh(minivit.Tensor(batch) @ theirs["W1"] + theirs["b1"]) @ theirs["W2"]
+hidden = ops.tanh(minivit.Tensor(batch) @ theirs["W1"] + theirs["b"])
+out = (hidden * theirs["s"]) @ theirs["W2"]
 their_loss = (out * out).sum()
 their_loss.backward()
 
@@ -318,17 +320,18 @@ except RuntimeError as error:
     print(f"a second backward: {error}")
 
 # %% [markdown]
-# Now open `minivit/tensor.py`: `_Node` is our `Node` without the result,
-# `_topological_order` and `backward` are those of above, and `@op` is what records a
-# node. Lesson 02 asks how one finds out that a VJP is wrong.
+# Now open `minivit/tensor.py`: `_Node` is our `Node` without the result;
+# `_topological_order` and `backward` do what ours do, with the cotangents in a
+# dictionary; and `@op` is what records a node. Lesson 02 asks how one finds out that a
+# VJP is wrong.
 #
 # Exercises: `lessons/exercises/01.py`, checked by `python -m lessons check 01`.
 
 # %%
 lesson.passed(
     "one run per node in topological order is right, and equals minivit",
-    nodes=tape_calls[-1],
-    paths=path_calls[-1],
+    nodes_run=tape_calls[-1],
+    calls_along_every_path=path_calls[-1],
     chain=LENGTH,
     largest_difference=f"{largest:.0e}",
 )

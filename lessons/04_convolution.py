@@ -25,9 +25,11 @@ rng = np.random.default_rng(0)
 #
 # A convolution lays a small *filter*, $k \times k$ pixels wide, over every window of the
 # image and takes the inner product. All windows get the same filter, and each filter
-# gives one channel of the result. With $C$ channels in and $O$ filters,
+# gives one channel of the result. With $C$ channels in, $O$ filters, and windows in $m$
+# rows and $n$ columns,
 #
-# $$ y_{o, i, j} = b_o + \sum_{c, u, v} w_{o, c, u, v} \, x_{c, \, s i + u, \, s j + v}, $$
+# $$ y_{o, i, j} = b_o + \sum_{c, u, v} w_{o, c, u, v} \, x_{c, \, s i + u, \, s j + v},
+#    \qquad i < m, \; j < n, $$
 #
 # where $s$ is the *stride* from window to window. *Padding* puts zeros around the image,
 # so that windows may reach over its border. (Mathematicians call this cross-correlation,
@@ -45,12 +47,12 @@ def output_size(size, k, stride):
 
 
 def conv_by_loops(x, w, b, stride):
-    """x (B, C, H, W), padded already; w (O, C, k, k); b (O,) -> (B, O, rows, columns)."""
+    """x (B, C, H, W), padded already; w (O, C, k, k); b (O,) -> (B, O, m, n)."""
     k = w.shape[2]
-    rows, columns = output_size(x.shape[2], k, stride), output_size(x.shape[3], k, stride)
-    out = np.empty((len(x), len(w), rows, columns), x.dtype)
-    for i in range(rows):
-        for j in range(columns):
+    m, n = output_size(x.shape[2], k, stride), output_size(x.shape[3], k, stride)
+    out = np.empty((len(x), len(w), m, n), x.dtype)
+    for i in range(m):
+        for j in range(n):
             top, left = i * stride, j * stride
             window = x[:, :, top : top + k, left : left + k]
             for o in range(len(w)):
@@ -64,7 +66,7 @@ def conv_by_loops(x, w, b, stride):
 # Write each window as a column of $C k^2$ numbers, and each filter as a row: then the
 # inner products of all filters with all windows are one matrix product,
 #
-# $$ Y = W \, \mathrm{im2col}(X), \qquad (O \times C k^2)(C k^2 \times \text{windows}). $$
+# $$ Y = W \, \mathrm{im2col}(X), \qquad (O \times C k^2)(C k^2 \times m n). $$
 #
 # Pixels are copied up to $k^2$ times; in exchange all arithmetic is done by the routine
 # that processors are best at.
@@ -72,18 +74,18 @@ def conv_by_loops(x, w, b, stride):
 
 # %%
 def im2col(x, k, stride):
-    """All windows as columns: (B, C, H, W) -> (B, C k k, windows)."""
+    """All windows as columns: (B, C, H, W) -> (B, C k k, m n)."""
     windows = np.lib.stride_tricks.sliding_window_view(x, (k, k), axis=(2, 3))
-    windows = windows[:, :, ::stride, ::stride]  # B, C, rows, columns, k, k: a view, no copy yet
-    b, c, rows, columns = windows.shape[:4]
-    return windows.transpose(0, 1, 4, 5, 2, 3).reshape(b, c * k * k, rows * columns)
+    windows = windows[:, :, ::stride, ::stride]  # B, C, m, n, k, k: a view, no copy yet
+    b, c, m, n = windows.shape[:4]
+    return windows.transpose(0, 1, 4, 5, 2, 3).reshape(b, c * k * k, m * n)
 
 
 def conv_by_matrix(x, w, b, stride):
     k = w.shape[2]
-    rows, columns = output_size(x.shape[2], k, stride), output_size(x.shape[3], k, stride)
+    m, n = output_size(x.shape[2], k, stride), output_size(x.shape[3], k, stride)
     out = w.reshape(len(w), -1) @ im2col(x, k, stride) + b[:, None]
-    return out.reshape(len(x), len(w), rows, columns)
+    return out.reshape(len(x), len(w), m, n)
 
 
 # %% [markdown]
@@ -95,7 +97,7 @@ def conv_by_matrix(x, w, b, stride):
 
 # %%
 def col2im(columns, shape, k, stride):
-    """Add columns up where their windows are: (B, C k k, windows) -> ``shape`` (B, C, H, W)."""
+    """Add columns up where their windows are: (B, C k k, m n) -> ``shape`` (B, C, H, W)."""
     b, c, h, w = shape
     m, n = output_size(h, k, stride), output_size(w, k, stride)
     columns = columns.reshape(b, c, k, k, m, n)
@@ -107,7 +109,7 @@ def col2im(columns, shape, k, stride):
 
 
 def conv_vjp(x, w, stride, g):
-    """Gradients by x, w and b, given the cotangent ``g`` (B, O, rows, columns)."""
+    """Gradients by x, w and b, given the cotangent ``g`` (B, O, m, n)."""
     g = g.reshape(len(g), len(w), -1)
     columns = im2col(x, w.shape[2], stride)
     dw = (g @ columns.transpose(0, 2, 1)).sum(axis=0).reshape(w.shape)
@@ -246,11 +248,11 @@ print(f"the object moves: a convolution's response moves with it, to the last di
 # %% [markdown]
 # ## A small network of them
 #
-# Four convolutions of stride 2 halve the image's sides each time. After each comes
-# `BatchNorm2d`, which brings every channel to mean 0 and variance
-# 1 over the batch, so that gradients keep their size, and a ReLU. What remains is
-# averaged over its places, and classified by a linear layer: what was found counts, not
-# where. Lesson 09 will make such a network a teacher.
+# Each of four convolutions of stride 2 halves the image's sides. After it come
+# `BatchNorm2d`, which brings every channel to mean 0 and variance 1 over the batch and
+# makes training easier, and a ReLU. What remains is averaged over its places, and
+# classified by a linear layer: what was found counts, not where. Lesson 09 will make such
+# a network a teacher.
 #
 # Its rival is an MLP on all pixels, with six times as many weights.
 
@@ -351,8 +353,9 @@ for kind in RATES:
     on_train[kind] = np.array([accuracy(model, images, labels) for model, _ in runs])
     sizes[kind] = runs[0][0].num_parameters()
     final = histories[kind][:, -1]
-    print(f"{kind.__name__:4} {sizes[kind]:8,} weights: {on_train[kind].mean():6.1%} of the "
-          f"training images, {final.mean():.1%} +- {final.std():.1%} of the test images")
+    print(f"{kind.__name__.upper()} with {sizes[kind]:7,} weights: names "
+          f"{on_train[kind].mean():.1%} of the training images correctly, "
+          f"and {final.mean():.1%} +- {final.std():.1%} of the test images")
 
 # %%
 COLOURS = {Cnn: "#2166ac", Mlp: "#b2182b"}
@@ -369,7 +372,8 @@ if figure:
     axes.axhline(100 / data.num_classes, color="k", lw=0.8)
     axes.text(EPOCHS, 100 / data.num_classes + 1.5, "by chance", ha="right", size=9)
     axes.set(xlabel="epoch", ylabel="test images named correctly, %", ylim=(0, 108),
-             title=f"{data.name}, {len(labels):,} training images, {len(SEEDS)} seeds")
+             title=f"{data.name}, {len(labels):,} training images, "
+                   f"mean of {len(SEEDS)} seeds (thin)")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="upper left")
     lesson.save(figure, "accuracy")

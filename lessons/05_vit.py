@@ -3,7 +3,7 @@
 Read before: lessons 01 to 04.
 Takes: 40 s on two cores (--quick 5 s).
 Paper: Dosovitskiy et al. 2020, "An image is worth 16x16 words: transformers for image
-recognition at scale", section 3.1.
+recognition at scale", section 3.1 and appendix A.
 """
 
 # %%
@@ -111,7 +111,7 @@ def attention(x, w, heads):
     """Tokens (B, N, D) -> (B, N, D)."""
     b, n, width = x.shape
     d = width // heads
-    qkv = x @ w["qkv.weight"].T  # B, N, 3 D
+    qkv = x @ w["qkv.weight"].T  # B, N, 3 D; no bias, as in the paper
     q, k, v = qkv.reshape(b, n, 3, heads, d).transpose(2, 0, 3, 1, 4)  # each B, H, N, d
     weights = softmax(q @ k.swapaxes(-1, -2) / d**0.5)  # B, H, N, N; each row adds up to 1
     out = (weights @ v).transpose(0, 2, 1, 3).reshape(b, n, width)  # the heads side by side
@@ -232,7 +232,7 @@ np.testing.assert_allclose(scrambled_tokens[:, 1:], tokens[:, 1:][:, order], ato
 # Here is what that means. "Is this image whole, or has it been scrambled?" We show a
 # small ViT both forms of the same images, in equal numbers. One that is blind to places
 # gives both forms the same answer. So it is right exactly half of the time, however long
-# it learns, and its loss cannot fall below $\log 2 = 0.693$. With position embeddings it
+# it learns, and its loss cannot fall below $\ln 2 = 0.693$. With position embeddings it
 # is an easy question.
 
 
@@ -274,7 +274,7 @@ accuracy = {name: [50 * ((whole.argmax(1) == 0).mean() + (scrambled.argmax(1) ==
             for name, runs in results.items()}
 for name, percents in accuracy.items():
     print(f"{name} positions, right on the test images (one number a seed): "
-          + ", ".join(f"{percent:.1f} %" for percent in percents))
+          + ", ".join(f"{percent:.1f}%" for percent in percents))
 
 for losses, (whole, scrambled) in results["without"]:
     np.testing.assert_allclose(whole, scrambled, atol=1e-4)  # one answer to both forms
@@ -318,7 +318,7 @@ def draw_learning(losses_axes, accuracy_axes):
         accuracy_axes.barh(place, np.mean(accuracy[name]), 0.5, color=colour, alpha=0.35)
         accuracy_axes.plot(accuracy[name], [place] * len(SEEDS), "o", color=colour)
     losses_axes.axhline(np.log(2), color="black", ls=":", lw=1)
-    losses_axes.text(STEPS, np.log(2) + 0.02, "log 2", ha="right", va="bottom")
+    losses_axes.text(STEPS, np.log(2) + 0.02, "ln 2", ha="right", va="bottom")
     losses_axes.set(title='"Whole or scrambled?"', xlabel="step", ylabel="loss", ylim=(0, 1))
     losses_axes.legend(frameon=False, loc="center right")
     accuracy_axes.set(title="right on test images, a dot for each seed", xlabel="%", xlim=(0, 100),
@@ -331,16 +331,16 @@ if figure:
     draw_image(panels[0, 0], picture[0], "whole")
     draw_image(panels[1, 0], scramble(picture)[0], "scrambled")
     draw_logits(panels[0, 1], with_positions, "logits, with positions")
-    draw_logits(panels[1, 1], without, "logits, without")
+    draw_logits(panels[1, 1], without, "logits, without positions")
     panels[0, 1].legend(frameon=False)
     draw_learning(panels[0, 2], panels[1, 2])
     lesson.save(figure, "positions")
 
 # %% [markdown]
-# Now open `minivit/models/vit.py`: `forward_features` is our `vit`, and `nn/patches.py`,
-# `nn/attention.py` and `nn/block.py` are our functions as modules; only that minivit's
-# attention is one op with a kernel of its own. Lesson 06 asks what this network
-# lacks when images are few.
+# Now open `minivit/models/vit.py`: `forward_features` and `head` are our `vit`, and
+# `nn/patches.py`, `nn/attention.py` and `nn/block.py` are our functions as modules; only
+# that minivit's attention is one op with a kernel of its own. Lesson 06 asks what this
+# network lacks when images are few.
 #
 # Exercises: `lessons/exercises/05.py`, checked by `python -m lessons check 05`.
 
@@ -348,8 +348,7 @@ if figure:
 lesson.passed(
     "our ViT equals minivit's, and without positions it cannot tell permuted patches",
     gradients_differ_by=f"{largest:.0e}",
-    scrambling_changes_logits_by=f"{sees:.0%}",
-    without_positions=f"{blind:.0e}",
-    whole_or_scrambled=f"{np.mean(accuracy['with']):.1f} % with positions",
-    without=f"{np.mean(accuracy['without']):.1f} %",
+    scrambling_changes_logits_by=f"{sees:.0%} with positions and {blind:.0e} without",
+    tells_scrambled_images=f"{np.mean(accuracy['with']):.1f}% with positions and "
+    f"{np.mean(accuracy['without']):.1f}% without",
 )

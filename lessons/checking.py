@@ -91,7 +91,7 @@ def judge(exercise, written, right):
 def agree(a, b, tolerance):
     """Whether two results are equal: numbers within the tolerance, shapes and the rest exactly."""
     if isinstance(b, tuple | list):
-        return isinstance(a, tuple | list) and len(a) == len(b) and all(map(agree, a, b, [tolerance] * len(b)))
+        return is_sequence(a) and len(a) == len(b) and all(map(agree, a, b, [tolerance] * len(b)))
     if b is None or isinstance(b, str | bool):
         return np.array_equal(a, b)  # never an array, whatever a is
     try:
@@ -101,14 +101,24 @@ def agree(a, b, tolerance):
     return a.shape == b.shape and np.allclose(a, b, rtol=0, atol=tolerance * max(1.0, np.abs(b).max(initial=0)))
 
 
+def is_sequence(value):
+    """Whether a value has parts: a tuple, a list, or an array of at least one axis."""
+    return isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
 def difference(result, expected):
     """In a few words, how a result differs from the one that is right."""
+    if isinstance(expected, tuple | list):
+        if not is_sequence(result):
+            return f"it gives {type(result).__name__}, and should give a {type(expected).__name__}"
+        if len(result) != len(expected):
+            return f"it gives {len(result)} values, and should give {len(expected)}"
     if isinstance(expected, np.ndarray):
         shape = np.shape(result)
         if shape != expected.shape:
             return f"its shape is {shape}, and should be {expected.shape}"
         return f"{np.count_nonzero(~np.isclose(result, expected))} of {expected.size} numbers are wrong"
-    return f"it gives {str(result)[:60]}"
+    return f"it gives {' '.join(str(result).split())[:60]}"
 
 
 def describe(error):

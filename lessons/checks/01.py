@@ -2,21 +2,25 @@
 
 from lessons.checking import Exercise
 
-DIAMOND = {"b": ["a", "a"], "c": ["b", "b"], "d": ["c", "a"]}
+
+def diamond():
+    """A graph with nodes that are used twice, whose names and lists stand in no special order."""
+    return {"a": ["b", "b", "c"], "d": ["c", "a"], "b": ["c", "c"]}
 
 
 def order_cases(rng):
     chain = {str(i): [str(i - 1)] for i in range(1, 10_000)}
-    return [("d", DIAMOND), ("a", {}), ("c", {"c": ["a", "b"], "b": ["a"]}), ("9999", chain)]
+    elsewhere = {"x": ["d", "b"], **diamond()}  # x was computed from d, not d from x
+    return [("d", diamond()), ("d", elsewhere), ("a", {}), ("9999", chain)]
 
 
 def gradient_cases(rng):
     local = {
         (child, position): float(rng.normal())
-        for child, listed in DIAMOND.items()
+        for child, listed in diamond().items()
         for position in range(len(listed))
     }
-    return [(["a", "b", "c", "d"], DIAMOND, local), (["x"], {}, {})]
+    return [(["c", "b", "a", "d"], diamond(), local), (["x"], {}, {})]
 
 
 def is_an_order(result, node, parents):
@@ -90,6 +94,16 @@ def local_alone(order, parents, local):
     return list(gradient.values())
 
 
+def first_place(order, parents, local):
+    gradient = dict.fromkeys(order, 0.0)
+    gradient[order[-1]] = 1.0
+    for child in reversed(order):
+        for parent in parents.get(child, []):
+            place = parents[child].index(parent)
+            gradient[parent] += gradient[child] * local[child, place]
+    return list(gradient.values())
+
+
 EXERCISES = {
     "topological_order": Exercise(
         order_cases,
@@ -111,6 +125,8 @@ EXERCISES = {
             "which derivative is known before it?": unseeded,
             "a share is more than the local derivative: "
             "what has come down to the child matters too": local_alone,
+            "each place in a list of parents has a derivative of its own, "
+            "where it is the same parent too": first_place,
         },
     ),
 }

@@ -58,7 +58,8 @@ def softmax(x):
 
 
 def softmax_cases(rng):
-    return [(softmax(rng.standard_normal((3, 4))), rng.standard_normal((3, 4)))]
+    shapes = ((3, 4), (2, 5))
+    return [(softmax(rng.standard_normal(s)), rng.standard_normal(s)) for s in shapes]
 
 
 def diagonal_only(p, g):
@@ -67,6 +68,10 @@ def diagonal_only(p, g):
 
 def across_rows(p, g):
     return p * (g - (g * p).sum())
+
+
+def down_columns(p, g):
+    return p * (g - (g * p).sum(axis=0))
 
 
 def plain_sum(p, g):
@@ -79,16 +84,18 @@ def softmax_right(x, g):
 
 
 def check_cases(rng):
-    """Right, wrong for every cotangent, wrong for all but ones, wrong only in what ones weigh."""
+    """Right and wrong VJPs: by a factor, by 1 %, for all cotangents but ones."""
     x = rng.standard_normal((2, 3))
-    return [
-        (np.exp, lambda x, g: g * np.exp(x), x, np.random.default_rng(1)),
-        (np.exp, lambda x, g: g * x, x, np.random.default_rng(1)),
-        (softmax, softmax_right, x, np.random.default_rng(1)),
-        (softmax, lambda x, g: 2 * softmax_right(x, g), x, np.random.default_rng(1)),
-        (np.exp, lambda x, g: np.exp(x), x, np.random.default_rng(1)),
-        (lambda x: x.sum(axis=0), lambda x, g: g + np.zeros_like(x), x, np.random.default_rng(1)),
+    pairs = [
+        (lambda x: np.sin(9 * x), lambda x, g: 9 * g * np.cos(9 * x)),  # no large step is enough
+        (np.exp, lambda x, g: g * x),
+        (softmax, softmax_right),
+        (softmax, lambda x, g: 2 * softmax_right(x, g)),
+        (np.exp, lambda x, g: 1.01 * g * np.exp(x)),
+        (np.exp, lambda x, g: np.exp(x)),
+        (lambda x: x.sum(axis=0), lambda x, g: g + np.zeros_like(x)),
     ]
+    return [(f, vjp, x, np.random.default_rng(1)) for f, vjp in pairs]
 
 
 def with_ones(f, vjp, x, rng):
@@ -123,6 +130,7 @@ EXERCISES = {
             "every element of a row moves all others of its row: "
             "what J has off its diagonal is missing": diagonal_only,
             "a row knows nothing of other rows: along which axis do you add up?": across_rows,
+            "the sum should go along each row, not down the columns": down_columns,
             "outputs with small p matter less: the sum over g needs weights": plain_sum,
         },
     ),
@@ -132,8 +140,8 @@ EXERCISES = {
         {
             "a wrong VJP came through: there are functions for which "
             "this cotangent makes every VJP look right": with_ones,
-            "a right VJP was refused: both sides of the comparison "
-            "must weigh the outputs by the same g": without_weighing,
+            "a right VJP was refused: do both sides of the comparison weigh the outputs "
+            "by the same g, and is the step small?": without_weighing,
         },
     ),
 }

@@ -6,9 +6,9 @@ from lessons.checking import Exercise
 
 
 def logits(rng):
-    """Small logits, then large ones; a square, so that a wrong axis is no error."""
+    """Small logits, then large ones; the first square, so that a wrong axis is no error."""
     small = rng.standard_normal((4, 4))
-    return [small, small + np.array([[1000.0], [0], [-1000], [5000]])]
+    return [small, small + np.array([[1000.0], [0], [-1000], [5000]]), 1000 * small[:, :3]]
 
 
 def softmax_cases(rng):
@@ -38,7 +38,11 @@ def one_shift_for_all(z):
 
 
 def gradient_cases(rng):
-    return [(rng.standard_normal((5, 3)), rng.integers(3, size=5))]
+    """Logits that cannot be written to, so that changing them is an error."""
+    cases = [(rng.standard_normal((b, c)), rng.integers(c, size=b)) for b, c in ((5, 3), (2, 4))]
+    for z, _ in cases:
+        z.flags.writeable = False
+    return cases
 
 
 def one_hot(z, labels):

@@ -4,12 +4,12 @@ import numpy as np
 
 from lessons.checking import Exercise
 
-SHAPE, KERNEL = (2, 5, 4), 3
-ROWS, COLUMNS = SHAPE[1] - KERNEL + 1, SHAPE[2] - KERNEL + 1
+SETTINGS = [((2, 5, 4), 3), ((3, 4, 6), 2)]  # shape of the image, kernel
 
 
 def size_cases(rng):
-    return [(10, 3, 1, 0), (32, 3, 2, 1), (10, 4, 3, 2), (7, 7, 2, 0)]
+    """In the first case each mistake gives another number."""
+    return [(100, 7, 3, 5), (10, 3, 1, 0), (32, 3, 2, 1), (7, 7, 2, 0)]
 
 
 def padded_once(size, kernel, stride, padding):
@@ -25,56 +25,64 @@ def rounded_up(size, kernel, stride, padding):
 
 
 def windows(x, kernel):
-    """Windows (C, rows, columns, k, k)."""
+    """Windows (C, m, n, k, k)."""
     return np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))
 
 
 def image_cases(rng):
-    return [(rng.standard_normal(SHAPE), KERNEL)]
+    return [(rng.standard_normal(shape), kernel) for shape, kernel in SETTINGS]
+
+
+def as_columns(x, kernel, axes):
+    """The windows with their axes in another order, as a matrix of columns."""
+    return windows(x, kernel).transpose(axes).reshape(len(x) * kernel**2, -1)
 
 
 def in_rows(x, kernel):
-    return windows(x, kernel).transpose(1, 2, 0, 3, 4).reshape(ROWS * COLUMNS, -1)
+    return as_columns(x, kernel, (0, 3, 4, 1, 2)).T
 
 
 def channels_fastest(x, kernel):
-    return windows(x, kernel).transpose(3, 4, 0, 1, 2).reshape(-1, ROWS * COLUMNS)
+    return as_columns(x, kernel, (3, 4, 0, 1, 2))
 
 
 def places_transposed(x, kernel):
-    return windows(x, kernel).transpose(0, 3, 4, 2, 1).reshape(-1, ROWS * COLUMNS)
+    return as_columns(x, kernel, (0, 3, 4, 2, 1))
 
 
 def windows_transposed(x, kernel):
-    return windows(x, kernel).transpose(0, 4, 3, 1, 2).reshape(-1, ROWS * COLUMNS)
+    return as_columns(x, kernel, (0, 4, 3, 1, 2))
 
 
 def columns_cases(rng):
-    return [(rng.standard_normal((SHAPE[0] * KERNEL**2, ROWS * COLUMNS)), SHAPE, KERNEL)]
+    return [
+        (rng.standard_normal((c * k**2, (h - k + 1) * (w - k + 1))), (c, h, w), k)
+        for (c, h, w), k in SETTINGS
+    ]
 
 
-def sums_and_uses(columns, shape, kernel):
-    """What all windows send to each pixel, what the last one sends, and how many there are."""
-    c, h, w = shape
-    rows, width = h - kernel + 1, w - kernel + 1
-    columns = columns.reshape(c, kernel, kernel, rows, width)
-    total, last, uses = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for u in range(kernel):
-        for v in range(kernel):
-            place = np.s_[:, u : u + rows, v : v + width]
-            total[place] += columns[:, u, v]
-            last[place] = columns[:, u, v]
-            uses[place] += 1
-    return total, last, uses
+def sources(shape, kernel):
+    """For each element of the columns, the number of the pixel that it was read from."""
+    return as_columns(np.arange(np.prod(shape)).reshape(shape), kernel, (0, 3, 4, 1, 2))
 
 
-def overwritten(columns, shape, kernel):
-    return sums_and_uses(columns, shape, kernel)[1]
+def last_window_stays(columns, shape, kernel):
+    out = np.zeros(np.prod(shape))
+    for pixels, column in zip(sources(shape, kernel).T, columns.T):
+        out[pixels] = column
+    return out.reshape(shape)
+
+
+def last_offset_stays(columns, shape, kernel):
+    out = np.zeros(np.prod(shape))
+    for pixels, row in zip(sources(shape, kernel), columns):
+        out[pixels] = row
+    return out.reshape(shape)
 
 
 def averaged(columns, shape, kernel):
-    total, _, uses = sums_and_uses(columns, shape, kernel)
-    return total / uses
+    pixels = sources(shape, kernel).ravel()
+    return (np.bincount(pixels, columns.ravel()) / np.bincount(pixels)).reshape(shape)
 
 
 EXERCISES = {
@@ -105,7 +113,9 @@ EXERCISES = {
         "put each column back to where im2col has read it",
         {
             "a pixel is used by several windows, and the last one has overwritten the others":
-                overwritten,
+                last_window_stays,
+            "a pixel is at several places of windows, and the last one has overwritten the others":
+                last_offset_stays,
             "this is the mean over the windows that use a pixel: "
             "what does the tape do with several uses?": averaged,
         },

@@ -25,8 +25,8 @@ def im2col(x, kernel):
             there is no padding.
 
     Returns:
-        (C k k, rows * columns) with rows = H - k + 1 and columns = W - k + 1. Element
-        (c k k + u k + v, i * columns + j) is x[c, i + u, j + v].
+        (C k k, m n) for m = H - k + 1 rows of n = W - k + 1 windows. Element
+        (c k k + u k + v, i n + j) is x[c, i + u, j + v].
     """
     raise NotImplementedError
 
@@ -35,7 +35,7 @@ def col2im(columns, shape, kernel):
     """Return the gradient of an image, given that of its columns: the VJP of ``im2col``.
 
     Args:
-        columns: (C k k, rows * columns), ordered as above.
+        columns: (C k k, m n), ordered as above: the gradient by each element of them.
         shape: (C, H, W), of the image.
         kernel: k, as above.
 

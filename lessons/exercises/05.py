@@ -25,7 +25,7 @@ def split_heads(qkv, heads):
         heads: H, the number of heads.
 
     Returns:
-        A triple q, k, v of arrays (H, N, d).
+        A tuple (q, k, v) of three arrays (H, N, d).
     """
     raise NotImplementedError
 

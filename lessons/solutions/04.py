@@ -9,20 +9,20 @@ def output_size(size, kernel, stride, padding):
 
 def im2col(x, kernel):
     c, h, w = x.shape
-    rows, columns = h - kernel + 1, w - kernel + 1
-    out = np.empty((c, kernel, kernel, rows, columns), x.dtype)
+    m, n = h - kernel + 1, w - kernel + 1
+    out = np.empty((c, kernel, kernel, m, n), x.dtype)
     for u in range(kernel):
         for v in range(kernel):
-            out[:, u, v] = x[:, u : u + rows, v : v + columns]
-    return out.reshape(c * kernel**2, rows * columns)
+            out[:, u, v] = x[:, u : u + m, v : v + n]
+    return out.reshape(c * kernel**2, m * n)
 
 
 def col2im(columns, shape, kernel):
     c, h, w = shape
-    rows, width = h - kernel + 1, w - kernel + 1
-    columns = columns.reshape(c, kernel, kernel, rows, width)
+    m, n = h - kernel + 1, w - kernel + 1
+    columns = columns.reshape(c, kernel, kernel, m, n)
     out = np.zeros(shape, columns.dtype)
     for u in range(kernel):
         for v in range(kernel):
-            out[:, u : u + rows, v : v + width] += columns[:, u, v]
+            out[:, u : u + m, v : v + n] += columns[:, u, v]
     return out

@@ -75,11 +75,20 @@ def test_a_file_that_python_cannot_read(tmp_path):
 
 def test_results_are_compared_by_shape_and_size():
     assert checking.agree([1, (2.0, np.ones(3))], (1, [2.0 + 1e-9, np.ones(3)]), 1e-6)
+    assert checking.agree(np.ones((2, 3)), (np.ones(3), [1, 1, 1]), 1e-6)
+    assert not checking.agree(np.array(1.0), (1.0,), 1e-6)
     assert not checking.agree(np.ones((3, 1)), np.ones(3), 1e-6)
     assert not checking.agree(np.array([1.0, np.nan]), np.ones(2), 1e-6)
     assert not checking.agree(None, np.ones(2), 1e-6)
     assert not checking.agree(np.ones(2), True, 1e-6)
     assert checking.agree(np.True_, True, 1e-6) and not checking.agree("ab", "a", 1e-6)
+
+
+def test_hints_tell_sequences_apart_in_one_line():
+    pair = (np.ones(3), np.ones(3))
+    assert "3 values, and should give 2" in checking.difference([1, 2, 3], pair)
+    assert "it gives float, and should give a tuple" in checking.difference(1.0, pair)
+    assert "\n" not in checking.difference((np.zeros((9, 9)), np.ones(3)), pair)
 
 
 class TestCommand:
