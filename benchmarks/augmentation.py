@@ -1,12 +1,13 @@
 """What augmentation costs: training steps of a recipe with its augmentation, and with normalisation only.
 
 Batches come from the loader as in training, prepared ahead by its thread. Steps of both kinds take turns, so that a
-slow spell of the machine hits both. The pipeline alone is timed as processor time of one thread.
+slow spell of the machine hits both; what is added is measured pair by pair. The pipeline alone is timed as processor
+time of one thread. All figures are medians, with the quartiles in brackets: where those lie far apart, run it again.
 """
 
 import argparse
 import json
-import statistics
+import os
 import time
 from itertools import chain, count
 
@@ -26,19 +27,39 @@ def main():
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="timed steps of each kind (default 20)")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
-    print(f"{'recipe':26}{'batch':>6}{'pipeline ms':>13}{'step ms':>10}{'with it':>10}{'added':>9}")
-    results = {}
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > 0.5:
+        print(f"the machine is busy (load {load:.1f}): times will be slow and uneven")
+    print(f"{'recipe':26}{'batch':>6}{'pipeline ms':>20}{'step ms':>20}{'with it':>20}{'added %':>22}")
+    results = {"load": round(load, 2)}
     for name, (model, side) in RECIPES.items():
         pipeline, plain, augmented, batch = measure(name.partition(" ")[0], model, side, arguments.steps)
         added = augmented / plain - 1
-        print(f"{name:26}{batch:6}{1e3 * pipeline:13.1f}{1e3 * plain:10.0f}{1e3 * augmented:10.0f}{added:9.1%}")
-        results[name] = {"pipeline_ms": round(1e3 * pipeline, 2), "added": round(added, 4)}
+        print(
+            f"{name:26}{batch:6}{spread(1e3 * pipeline, '.1f'):>20}{spread(1e3 * plain, '.0f'):>20}"
+            f"{spread(1e3 * augmented, '.0f'):>20}{spread(100 * added, '.1f'):>22}",
+            flush=True,
+        )
+        results[name] = {
+            "pipeline_ms": round(1e3 * np.median(pipeline), 2),
+            "added": round(np.median(added), 4),
+            "added_quartiles": np.percentile(added, (25, 75)).round(4).tolist(),
+        }
     if arguments.json:
         print(json.dumps(results))
 
 
+def spread(values, style):
+    """The median of the values and their quartiles, as text."""
+    low, median, high = np.percentile(values, (25, 50, 75))
+    return f"{median:{style}} [{low:{style}} {high:{style}}]"
+
+
 def measure(recipe, model_name, side, steps):
-    """Seconds of one thread that the pipeline takes for a batch, of a step without and with it; images in a batch."""
+    """Seconds of one thread that the pipeline takes for a batch, of a step without and with it; images in a batch.
+
+    The first three are arrays (steps,).
+    """
     import minivit
     from minivit.data import Dataset, Split
     from minivit.data.augmentation import Augmentation
@@ -80,7 +101,7 @@ def measure(recipe, model_name, side, steps):
         start = time.thread_time()
         next(single)
         spent.append(time.thread_time() - start)
-    return statistics.median(spent), *map(statistics.median, seconds), config.batch_size
+    return *map(np.array, (spent, *seconds)), config.batch_size
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import sys
 
 from minivit import command
+from minivit.command import printable
 
 EPILOG = """\
 examples:
@@ -39,18 +40,19 @@ def main(argv=None):
 
     from minivit.analysis.comparison import group, mixed_settings, save_comparison, table
     from minivit.errors import MinivitError
+    from minivit.training import report
     from minivit.training.results import FINISHED, collect
 
-    outcomes = collect(args.runs)
+    outcomes = collect(args.runs, note=lambda text: report.note(printable(text)))
     groups = group([outcome for outcome in outcomes if outcome.config], args.by)
     mixed = mixed_settings(groups)
     if any(g.runs for g in groups):
-        print(table(groups))
+        print(table(groups, printable))
     unfinished = [outcome for outcome in outcomes if outcome.status != FINISHED]
     for outcome in unfinished:
-        print(f"{outcome.status}: {outcome.name}{_progress(outcome)}")
+        print(printable(f"{outcome.status}: {outcome.name}{_progress(outcome)}"))
     if mixed:
-        print(f"note: groups hold runs that differ in {', '.join(mixed)}", file=sys.stderr)
+        print(printable(f"note: groups hold runs that differ in {', '.join(mixed)}"), file=sys.stderr)
     if args.plot:
         if not any(outcome.rows for outcome in outcomes):
             raise MinivitError("no run has finished an epoch: there is nothing to draw")

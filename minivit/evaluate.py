@@ -58,7 +58,7 @@ def main(argv=None):
     import numpy as np
 
     from minivit.analysis.confusion import confusion_matrix
-    from minivit.analysis.figure import new_figure
+    from minivit.analysis.figure import check_figure
     from minivit.data import load_dataset
     from minivit.errors import MinivitError
     from minivit.kernels.memory import keep_freed_memory
@@ -67,7 +67,7 @@ def main(argv=None):
     from minivit.training.report import progress
 
     if args.confusion:
-        new_figure(1, 1)  # before all the work: is Matplotlib there?
+        check_figure(args.confusion)  # before all the work
     saved = checkpoint.read(args.checkpoint)
     name = args.data or saved.data or "shapes10"
     size = saved.arguments.get("img_size")
@@ -101,7 +101,8 @@ def main(argv=None):
         )
     if not math.isfinite(measured.loss):
         raise MinivitError(f"the network of {args.checkpoint} gives numbers that are not finite")
-    print(f"{saved.architecture} on {name}: top-1 {measured.top1:.2f} %, top-5 {measured.top5:.2f} %")
+    title = command.printable(f"{saved.architecture} on {name}")
+    print(f"{title}: top-1 {measured.top1:.2f} %, top-5 {measured.top5:.2f} %")
     result = {
         "top1": round(measured.top1, 2),
         "top5": round(measured.top5, 2),
@@ -110,7 +111,7 @@ def main(argv=None):
         "images_per_second": round(measured.images / measured.seconds, 1),
     }
     if args.confusion:
-        title = f"{saved.architecture} on {name}: {measured.top1:.2f} % of {measured.images} test images"
+        title += f": {measured.top1:.2f} % of {measured.images} test images"
         result |= _report_confusion(args.confusion, matrix, dataset.class_names, title)
     print(json.dumps(result, allow_nan=False))
 

@@ -39,8 +39,9 @@ examples:
   python -m minivit.compare runs/study --plot study.png
 
 Each run has a folder in DIR, as minivit.train makes it, with all that it prints in output.txt; DIR/results.jsonl holds
-the settings and the epochs of all. The same command, typed again, goes on: finished runs stay, begun ones are resumed,
-failed ones are tried again. It can be killed at any moment. Ctrl-C lets the runs save first.
+the settings and the epochs of all, also of runs that FILE no longer has. The same command, typed again, goes on:
+finished runs stay, begun ones are resumed, failed ones are tried again. It can be killed at any moment. Ctrl-C lets the
+runs save first.
 The last line of stdout is one JSON object.
 Exit codes: 0 all runs are finished, 1 some failed, 2 wrong usage, 130 interrupted after saving.
 """
@@ -67,14 +68,19 @@ def main(argv=None):
 
     from pathlib import Path
 
-    from minivit.training import sweep_file
+    from minivit.training import report, sweep_file
     from minivit.training.results import FAILED, FINISHED, RESULTS
     from minivit.training.run_folder import RUNS
     from minivit.training.sweep import Sweep
 
     runs = sweep_file.read(args.file)
     out = Path(args.out) if args.out else RUNS / Path(args.file).stem
-    sweep = Sweep(runs, out, lambda *run: [sys.executable, "-m", "minivit.train", *_train_options(args, *run)])
+    sweep = Sweep(
+        runs,
+        out,
+        command=lambda *run: [sys.executable, "-m", "minivit.train", *_train_options(args, *run)],
+        note=lambda text: report.note(command.printable(text)),
+    )
     for name in sweep.runs:
         _check_options(name, sweep.settings(name))
     sweep.check()
@@ -92,7 +98,7 @@ def main(argv=None):
     if finished:
         from minivit.analysis.comparison import group, table
 
-        print(table(group(finished)))
+        print(table(group(finished), command.printable))
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; the same command tries them again",
               file=sys.stderr, flush=True)  # fmt: skip
@@ -158,7 +164,7 @@ def _print_plan(args, sweep):
         needs = "".join(f", after {other}" for other in sweep.runs[name].needs.values())
         print(f"{name} ({state}{needs})")
         if state != "finished":
-            print(f"  python -m minivit.train {shlex.join(options)}")
+            print(command.printable(f"  python -m minivit.train {shlex.join(options)}"))
     print(json.dumps({"runs": len(sweep.runs), **{key.replace(" ", "_"): n for key, n in counts.items()}}))
     return 0
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,6 +92,16 @@ class Group:
         values = [METRICS[metric](run.rows) for run in self.runs]
         return None if not values or None in values else estimate(values)
 
+    def repeated_seeds(self):
+        """Return pairs (seed, runs) where several finished runs differ neither in the seed nor in any setting.
+
+        They are no independent values, and an interval that counts each of them is too narrow.
+        """
+        settings = [settings_of(run.config) for run in self.runs]
+        names = sorted({name for one in settings for name in one if name not in FILES})
+        counts = Counter((one["seed"], _values(one, names)) for one in settings)
+        return [(seed, runs) for (seed, _), runs in counts.items() if runs > 1]
+
     def as_dict(self):
         """Return what a comparison reports of the group, a dict that JSON can hold; None where nothing was measured."""
         measured = {name: self.measure(name) for name in METRICS}
@@ -164,8 +175,13 @@ def mixed_settings(groups):
     return [name.removesuffix("_sha256") for name in mixed]
 
 
-def table(groups):
-    """Return a table of the groups with finished runs, as text."""
+def table(groups, printable=str):
+    """Return a table of the groups with finished runs, as text, with notes on what it counts twice.
+
+    Args:
+        groups: of :func:`group`.
+        printable: function that makes the names and values of settings, which may be foreign, fit for a terminal.
+    """
     groups = [g for g in groups if g.runs]
     columns = {
         "runs": lambda g: str(len(g.runs)),
@@ -178,9 +194,18 @@ def table(groups):
     }
     if not any(g.measure("ema_top1") for g in groups):
         del columns["EMA top-1 %"]
-    names = list(groups[0].settings)
-    rows = [[*map(_text, g.settings.values()), *(cell(g) for cell in columns.values())] for g in groups]
-    return text_table([*names, *columns], rows, left=range(len(names)))
+    names = [printable(name) for name in groups[0].settings]
+    rows = [
+        [*(printable(_text(value)) for value in g.settings.values()), *(cell(g) for cell in columns.values())]
+        for g in groups
+    ]
+    notes = [
+        f"note: {printable(g.label)}: {runs} runs are equal in all settings and in the seed, {seed}; "
+        "mean and interval take them for different seeds"
+        for g in groups
+        for seed, runs in g.repeated_seeds()
+    ]
+    return "\n".join([text_table([*names, *columns], rows, left=range(len(names))), *notes])
 
 
 def save_comparison(path, groups):
@@ -244,8 +269,14 @@ def _telling(names, settings):
 
 
 def _values(settings, names):
-    """The values of these settings, as something that can be a key."""
-    return json.dumps([settings.get(name) for name in names])
+    """The values of these settings, as something that can be a key: the same for 1 and 1.0, but not for true."""
+    values = json.dumps([settings.get(name) for name in names])
+    return json.dumps(json.loads(values, parse_float=_number), sort_keys=True)
+
+
+def _number(text):
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _text(value):

@@ -22,7 +22,8 @@ def confusion_matrix(labels, predictions, num_classes):
     Returns:
         int64 array ``(num_classes, num_classes)``: row i, column j counts the images of class i that were taken for j.
     """
-    cells = np.bincount(np.asarray(labels) * num_classes + predictions, minlength=num_classes**2)
+    rows = np.asarray(labels, np.int64)  # small integers would overflow in the product
+    cells = np.bincount(rows * num_classes + predictions, minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes)
 
 

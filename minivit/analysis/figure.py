@@ -1,5 +1,6 @@
 """Figures: Matplotlib where it is installed, drawn without a display, written in one step."""
 
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -18,6 +19,23 @@ def new_figure(width, height):
     except ImportError:
         raise MinivitError('plots need Matplotlib: pip install "minivit[plots]"') from None
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def check_figure(path):
+    """Find out, before long work, whether a figure could be written to the PNG file ``path``.
+
+    Raises:
+        MinivitError: Matplotlib is not installed, or the file cannot be written.
+    """
+    new_figure(1, 1)
+    path = Path(path)
+    if path.is_dir():
+        raise MinivitError(f"cannot write {path}: it is a folder")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise MinivitError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def plain(text):

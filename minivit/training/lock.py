@@ -11,6 +11,10 @@ except ImportError:  # not POSIX: no locks there
     fcntl = None
 
 
+class HeldError(MinivitError):
+    """Another process holds the file."""
+
+
 @contextlib.contextmanager
 def hold(path, what):
     """Hold the file ``path`` locked inside the block, and remove it afterwards.
@@ -23,7 +27,8 @@ def hold(path, what):
         what: what is locked, for the message.
 
     Raises:
-        MinivitError: another process holds it, or the file cannot be written.
+        HeldError: another process holds it.
+        MinivitError: the file cannot be written.
     """
     if fcntl is None:
         yield
@@ -43,19 +48,27 @@ def hold(path, what):
 def _lock(path, what):
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
-            os.close(handle)
-            raise MinivitError(f"{what} is still going (pid {owner}): wait for it, or stop it") from None
-        except OSError:
-            return handle  # a file system without locks
-        if _is_still(path, handle):
-            os.ftruncate(handle, 0)
-            os.write(handle, b"%d\n" % os.getpid())
-            return handle
-        os.close(handle)  # its owner removed it between our opening and our locking it
+        with contextlib.ExitStack() as unless_ours:
+            unless_ours.callback(os.close, handle)
+            if _claim(handle, path, what):
+                unless_ours.pop_all()
+                return handle
+
+
+def _claim(handle, path, what):
+    """Lock the open file. Returns False if its owner removed it between our opening and our locking it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
+        raise HeldError(f"{what} is still going (pid {owner}): wait for it, or stop it") from None
+    except OSError:
+        return True  # a file system without locks
+    if not _is_still(path, handle):
+        return False
+    os.ftruncate(handle, 0)
+    os.write(handle, b"%d\n" % os.getpid())
+    return True
 
 
 def _is_still(path, handle):

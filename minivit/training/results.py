@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from minivit.errors import MinivitError
+from minivit.training import report
 from minivit.training.atomic import atomic_write
 from minivit.training.config import TrainConfig
 from minivit.training.json_fields import from_json, is_number
@@ -52,13 +53,15 @@ def read_config(folder):
 def read_run(folder, name=None):
     """Return the Outcome of the run in ``folder``, finished or unfinished, called ``name``, else like its folder.
 
+    What follows the last line break of its log was cut off by a kill, and counts for nothing.
+
     Raises:
         MinivitError: there is no run, or one of its files is damaged.
     """
     folder = RunFolder(folder)
     config = read_config(folder.path)
     try:
-        lines = _read(folder.log).splitlines() if folder.log.exists() else []
+        *lines, _ = _read(folder.log).split("\n") if folder.log.exists() else [""]
     except OSError as error:
         raise MinivitError(f"cannot read {folder.log}: {error.strerror}") from error
     rows = [_parse(line, f"{folder.log}, line {number}") for number, line in enumerate(lines, 1)]
@@ -99,16 +102,21 @@ def write_results(path, outcomes):
         file.writelines(json.dumps(asdict(outcome), allow_nan=False).encode() + b"\n" for outcome in outcomes)
 
 
-def collect(paths):
+def collect(paths, note=report.note):
     """Return the Outcomes that ``paths`` hold: folders of runs, of sweeps, folders of several runs, results files.
 
-    A run that is there twice, with all its settings and losses, is returned once: it says nothing new.
+    A run that is there twice, with all its settings and losses, is returned once: it says nothing new. One of several
+    in a folder that is damaged is passed over.
+
+    Args:
+        paths: of folders and files.
+        note: called with one-line remarks for the user.
 
     Raises:
         MinivitError: there is no run, or something is damaged.
     """
     outcomes, seen = [], set()
-    for outcome in (outcome for path in paths for outcome in _collect(Path(path))):
+    for outcome in (outcome for path in paths for outcome in _collect(Path(path), note)):
         key = json.dumps([outcome.config, [row["train_loss"] for row in outcome.rows]], sort_keys=True)
         if not outcome.rows or key not in seen:
             outcomes.append(outcome)
@@ -116,7 +124,7 @@ def collect(paths):
     return outcomes
 
 
-def _collect(path):
+def _collect(path, note):
     if not path.is_dir():
         return read_results(path)
     if RunFolder(path).config.exists():
@@ -126,12 +134,25 @@ def _collect(path):
         for i, outcome in enumerate(outcomes):
             folder = path / outcome.name
             if outcome.status in (GOING, UNFINISHED) and RunFolder(folder).config.exists():
-                outcome = outcomes[i] = read_run(folder)  # it may have come further
+                try:
+                    outcome = outcomes[i] = read_run(folder)  # it may have come further
+                except MinivitError as error:
+                    note(f"note: {error}")
             outcome.name = str(folder)
         return outcomes
-    runs = [read_run(config.parent) for config in sorted(path.glob("*/config.json"))]
-    if not runs:
+    configs = sorted(path.glob("*/config.json"))
+    if not configs:
         raise MinivitError(f"no runs in {path}: no config.json, no {RESULTS}, and no folders with a config.json")
+    runs, errors = [], []
+    for config in configs:
+        try:
+            runs.append(read_run(config.parent))
+        except MinivitError as error:
+            errors.append(error)
+    if not runs:
+        raise errors[0]
+    for error in errors:
+        note(f"note: passing over a run: {error}")
     return runs
 
 

@@ -2,17 +2,19 @@
 
 The truth about a run is in its folder; ``results.jsonl`` beside the folders is written anew, in one step, whenever a
 run begins or ends. So a sweep can be killed at any moment: the next one keeps what is finished, resumes what was
-begun, and tries again what failed.
+begun, and tries again what failed. Lines of runs that are not of this sweep, but of an earlier one, stay.
 """
 
+import contextlib
 import signal
 import subprocess
 import time
 from dataclasses import dataclass
 
-from minivit.errors import MinivitError, UsageError
+from minivit.data import DATASETS
+from minivit.errors import MinivitError, UsageError, suggest
 from minivit.training import lock, report
-from minivit.training.config import TrainConfig, resolve
+from minivit.training.config import DEFAULT_DATA, TrainConfig, resolve
 from minivit.training.json_fields import from_json
 from minivit.training.loop import check_model
 from minivit.training.results import (
@@ -61,17 +63,19 @@ class Sweep:
         runs: ``PlannedRun``s, see ``minivit.training.sweep_file``.
         out: the folder, a ``Path``.
         command: function of (settings, folder, whether to resume) that returns the words of a command line.
+        note: called with one-line remarks for the user.
 
     Attributes:
         outcomes: name -> ``Outcome``, in the order of ``runs``.
     """
 
-    def __init__(self, runs, out, command):
+    def __init__(self, runs, out, command, note=report.note):
         self.runs = {run.name: run for run in runs}
-        self.out, self.command = out, command
+        self.out, self.command, self.note = out, command, note
         self.folders = {name: RunFolder(out / name) for name in self.runs}
         self.outcomes = {name: Outcome(name, WAITING) for name in self.runs}
         self.going = {}
+        self.earlier = []  # Outcomes of runs that are not of this sweep
 
     def check(self):
         """Look at everything before anything is begun, and learn what is finished.
@@ -82,8 +86,7 @@ class Sweep:
         """
         if RunFolder(self.out).config.exists():
             raise UsageError(f"{self.out} is the folder of a run, not of a sweep: choose another --out")
-        results = self.out / RESULTS
-        known = {outcome.name: outcome.status for outcome in read_results(results)} if results.exists() else {}
+        known = {outcome.name: outcome.status for outcome in self._stored()}
         for name in self.runs:
             self.outcomes[name].config = self._checked_config(name)
             if known.get(name) == FINISHED and self.folders[name].best.is_file():
@@ -114,6 +117,9 @@ class Sweep:
         except OSError as error:
             raise MinivitError(f"cannot write to the folder {self.out}: {error.strerror}") from error
         with lock.hold(self.out / LOCK, f"{self.out}: this sweep"), StopRequest() as stop:
+            self.earlier = [outcome for outcome in self._stored() if outcome.name not in self.runs]
+            if self.earlier:
+                self.note(f"note: {self.out / RESULTS} keeps the runs of an earlier sweep: {len(self.earlier)}")
             try:
                 while not stop.requested and (self._begin(jobs) or self.going):
                     time.sleep(POLL)
@@ -122,8 +128,15 @@ class Sweep:
                 self._stop()
         return not stop.requested
 
+    def _stored(self):
+        """The Outcomes in the results file."""
+        path = self.out / RESULTS
+        return read_results(path) if path.exists() else []
+
     def _checked_config(self, name):
         """The settings of a run, resolved, as a dict; an empty one as long as its network comes from another run.
+
+        As long as its teacher does, there is no checksum.
 
         Raises:
             UsageError: they make no sense, or its folder holds a run with others.
@@ -134,12 +147,15 @@ class Sweep:
             settings["auto_augment"] = ""
         try:
             from_json(TrainConfig, resolve({}).as_dict() | settings, "the settings")  # are all of the right kind?
+            _check_data(settings.get("data", DEFAULT_DATA))
             if "init_from" in pending:
                 return {}
             stand_in = dict.fromkeys(pending, __file__)  # of a teacher only the sum is read: any file will do
             config = resolve(settings | stand_in)
             check_model(config)
             config = TrainConfig.from_dict(config.as_dict()).as_dict()
+            if pending:
+                config |= {"teacher": settings["teacher"], "teacher_sha256": None}
         except MinivitError as error:
             raise UsageError(f"run {name}: {error}") from error
         if self.can_resume(name) or self.folders[name].best.is_file():
@@ -204,7 +220,8 @@ class Sweep:
                     words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
                 )
         except OSError as error:
-            raise MinivitError(f"cannot start {name}: {error}") from error
+            self._fail(name, f"cannot start: {error}")
+            return
         self.going[name] = _Going(process, resume, offset)
         self._set(name, GOING)
         self._say(name, "resumed" if resume else "begun")
@@ -228,6 +245,10 @@ class Sweep:
             self.outcomes[name] = outcome
             row = outcome.rows[-1]
             self._say(name, f"finished: {row['test_top1']:.2f} % after {row['epoch']} epochs")
+            for other, run in self.runs.items():
+                if name in run.needs.values() and self.outcomes[other].status == WAITING:
+                    with contextlib.suppress(MinivitError):  # starting it will tell
+                        self.outcomes[other].config = self._checked_config(other)  # with the checksum
         elif code != 0 and (_is_held(folder) or (code == 2 and not going.resumed and self.can_resume(name))):
             self._set(name, WAITING)  # one that a killed sweep had left behind has been quicker
         else:
@@ -267,10 +288,16 @@ class Sweep:
 
     def _say(self, name, text):
         number = list(self.runs).index(name) + 1
-        report.note(f"[{number}/{len(self.runs)}] {name}: {text}")
+        self.note(f"[{number}/{len(self.runs)}] {name}: {text}")
 
     def _write(self):
-        write_results(self.out / RESULTS, self.outcomes.values())
+        write_results(self.out / RESULTS, [*self.outcomes.values(), *self.earlier])
+
+
+def _check_data(name):
+    """Raise UsageError if no data set is called so. Whether its files are there shows when they are read."""
+    if name not in DATASETS and not name.startswith("folder:"):
+        raise UsageError(f"no data set {name!r}{suggest(name, DATASETS)} (known: {', '.join(DATASETS)})")
 
 
 def _is_held(folder):
@@ -278,8 +305,10 @@ def _is_held(folder):
     try:
         with folder.locked():
             return False
-    except MinivitError:
-        return (folder.path / LOCK).exists()  # else there is no such folder
+    except lock.HeldError:
+        return True
+    except MinivitError:  # no such folder, or a lock that cannot be opened: the run itself will say so
+        return False
 
 
 def _error(output, offset, code):

@@ -19,7 +19,8 @@
     teacher = "@teacher"          # best.npz of the run of that name, which comes first
     grid = { seed = [0, 1] }
 
-A ``.json`` file holds the same as JSON: objects for tables, a list of objects for the blocks of ``[[runs]]``.
+Only ``teacher`` and ``init_from`` can name a run; a file that is called so is ``./@teacher``. A ``.json`` file holds
+the same as JSON: objects for tables, a list of objects for the blocks of ``[[runs]]``.
 """
 
 import graphlib
@@ -37,11 +38,14 @@ SETTINGS = tuple(name for name in TrainConfig.__dataclass_fields__ if not name.e
 ELSEWHERE = ("threads", "data_dir", "offline", "out")
 """Options of minivit.train that minivit.sweep has too."""
 
+REFERRING = ("teacher", "init_from")
+"""Settings that can name another run: those that are checkpoints."""
+
 SPEAKING = ("model", "data", "recipe", "optimizer", "teacher", "distill")
 """Settings whose values stand without their names in the name of a run."""
 
-LONGEST_NAME = 100
-"""Characters of a run's name, for the sake of file systems."""
+LONGEST_NAME = 200
+"""Bytes of a run's name in UTF-8. File systems take 255."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,8 @@ class PlannedRun:
 
     Args:
         name: of the run and its folder.
-        settings: field of ``TrainConfig`` -> value, those that the file names; ``"@name"`` for the best checkpoint of
-            another run.
+        settings: field of ``TrainConfig`` -> value, those that the file names; in ``REFERRING``, ``"@name"`` is the
+            best checkpoint of another run.
     """
 
     name: str
@@ -60,7 +64,7 @@ class PlannedRun:
     @property
     def needs(self):
         """Return a dict of the settings that name another run, and the names of those runs."""
-        return {key: value[1:] for key, value in self.settings.items() if str(value).startswith("@")}
+        return {key: value[1:] for key, value in self.settings.items() if key in REFERRING and _is_reference(value)}
 
 
 def read(path):
@@ -128,11 +132,14 @@ def _expand(shared, block, where):
     if name is not None and not isinstance(name, str):
         raise UsageError(f"the name in {where} must be a string, not {name!r}")
     first = [_label(key, value) for key, value in _flat(own)] if name is None else [name]
+    if not first and not grid:
+        raise UsageError(f"{where or '[grid]'} is empty: give it settings, or leave it out")
     runs = []
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
         label = "-".join([*first, *(_label(key, value) for key, value in point.items())])
-        runs.append(PlannedRun(label[:LONGEST_NAME], _merge(_merge(shared, own), point)))
+        label = label.encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore")
+        runs.append(PlannedRun(label, _merge(_merge(shared, own), point)))
     return runs
 
 
@@ -212,6 +219,10 @@ def _refuse_strange(key, value, where):
         raise UsageError(f"{key} in {where} must be made of strings, finite numbers and booleans") from None
 
 
+def _is_reference(value):
+    return isinstance(value, str) and value.startswith("@")
+
+
 def _check_names(runs):
     taken = {}
     for run in runs:
@@ -224,6 +235,9 @@ def _check_names(runs):
 def _check_needs(runs):
     names = [run.name for run in runs]
     for run in runs:
+        for key, value in run.settings.items():
+            if _is_reference(value) and key not in REFERRING:
+                raise UsageError(f"{key} of {run.name} is {value}, but only {' and '.join(REFERRING)} can name a run")
         for key, name in run.needs.items():
             if name not in names:
                 family = [other for other in names if other.startswith(f"{name}-")]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minivit.analysis.comparison import Estimate, estimate, group, mixed_settings, save_comparison, settings_of, table
+from minivit.command import printable
 from minivit.errors import UsageError
 from minivit.training.config import resolve
 from minivit.training.results import Outcome
@@ -91,6 +92,12 @@ def test_best_is_the_best_epoch_and_final_the_last():
         ([{"teacher": "a/best.npz"}, {}], [{"model": "sl_vit", "teacher": "a"}, {"model": "sl_vit", "teacher": None}]),
         ([{"teacher": "a/best.npz", "distill": "soft"}, {"teacher": "a/best.npz", "distill": "hard"}],
          [{"model": "sl_vit", "distill": "soft"}, {"model": "sl_vit", "distill": "hard"}]),
+        # numbers, however they are written; but true is no number
+        ([{"clip": 1}, {"clip": 1.0, "model_args": {}}], [{"model": "sl_vit"}]),
+        ([{"model_args": {"mlp_ratio": 2, "depths": [1, 2]}}, {"model_args": {"depths": [1, 2.0], "mlp_ratio": 2.0}}],
+         [{"model": "sl_vit"}]),
+        ([{"model_args": {"qkv_bias": True}}, {"model_args": {"qkv_bias": 1}}],
+         [{"model": "sl_vit", "qkv_bias": True}, {"model": "sl_vit", "qkv_bias": 1}]),
         # one teacher from two places
         ([{"teacher": "a/best.npz"}, {"teacher": "a/b/c.npz"}], [{"model": "sl_vit"}]),
     ],
@@ -146,6 +153,24 @@ def test_the_table_says_which_epochs_were_pooled():
     runs = [outcome(40, model="vit"), outcome(42, model="vit", epochs=5)]
     runs[1].config["epochs"] = 5
     assert "3-5" in table(group(runs, by=["model"])).splitlines()[2].split()
+
+
+def test_a_seed_that_counts_twice_is_said():
+    runs = [outcome(40, model="vit"), outcome(42, model="vit"), outcome(43, model="vit", seed=1)]
+    vit, pit = group([*runs, outcome(1, model="pit")])
+    assert (vit.repeated_seeds(), pit.repeated_seeds()) == ([(0, 2)], [])
+    head, rule, *_, last, note = table([vit, pit]).splitlines()
+    assert last.split()[0] == "pit"
+    assert note.startswith("note: vit: 2 runs are equal in all settings and in the seed, 0; ")
+    pooled = group([outcome(40, lr=0.1), outcome(42, lr=0.2)], by=["model"])
+    assert "note" not in table(pooled)
+
+
+def test_what_files_say_is_made_printable():
+    runs = [outcome(40, data="folder:\x1b[31m", model_args={"a\x1b[2J": value}) for value in (1, 2, 2)]
+    shown = table(group([*runs, outcome(42)]), printable)
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert "a\\x1b[2J" in shown and shown.count("folder:\\x1b[31m") == 3  # two rows and a note
 
 
 @pytest.mark.parametrize("models, seeds", [(3, 3), (12, 1)])

@@ -27,6 +27,14 @@ def test_each_image_is_counted_once(pairs):
     np.testing.assert_allclose(rows, 100 * (matrix.sum(axis=1) > 0), rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int32])
+def test_small_integers_do_not_overflow(kind):
+    labels, predictions = np.array([99, 3, 99], kind), np.array([98, 100, 98], kind)
+    matrix = confusion_matrix(labels, predictions, 101)
+    assert matrix.dtype == np.int64 and matrix.sum() == 3
+    assert (matrix[99, 98], matrix[3, 100]) == (2, 1)
+
+
 def test_the_most_confused_pairs_come_first_and_ties_in_order():
     matrix = np.array([[50, 2, 7], [2, 60, 0], [7, 9, 5]])
     assert most_confused(matrix, 3) == [(2, 1, 9), (0, 2, 7), (2, 0, 7)]

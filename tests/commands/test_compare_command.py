@@ -69,6 +69,16 @@ def test_a_run_folder_and_a_picture(workplace, monkeypatch, call):
     assert result["plot"] == "compared.png" and (workplace / "compared.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_a_foreign_file_says_does_not_reach_the_terminal_as_it_is(results, tmp_path, call):
+    evil = "\x1b[2J\x9b"
+    outcomes = [outcome("vit", 0, [1.0, 2.0], model_args={"depth": 2, evil: evil}), outcome("vit", 0, [1.0], "failed")]
+    outcomes[1].name, outcomes[1].error = evil, evil
+    write_results(tmp_path / results, outcomes * 2)
+    code, out, err = call(compare, results, "--by", "model")
+    assert code == 0 and "\\x1b[2J" in out
+    assert all(line.isprintable() for line in (out + err).split("\n"))
+
+
 def test_pooling_is_said(results, call):
     code, out, err = call(compare, results, "--by", "data")
     assert (code, err) == (0, "note: groups hold runs that differ in model\n")

@@ -58,6 +58,19 @@ def test_without_matplotlib_it_stops_before_the_work(workplace, tmp_path, call, 
     assert (code, out) == (1, "")
 
 
+@pytest.mark.parametrize(
+    "path, words", [("absent/a.png", "No such file"), ("file/a.png", "Not a directory"), ("a.png", "it is a folder")]
+)
+def test_a_picture_that_cannot_be_written_stops_it_before_the_work(tmp_path, call, monkeypatch, path, words):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "a.png").mkdir()
+    code, out, err = call(evaluate, "absent.npz", "--confusion", path)
+    assert_one_line(err, f"minivit.evaluate: error: cannot write {path}: {words}")
+    assert (code, out) == (1, "")
+
+
 def test_no_other_file_is_drawn_over(workplace, call, monkeypatch):
     monkeypatch.chdir(workplace)
     path = workplace / "runs/sl_vit-shapes10/best.npz"

@@ -124,6 +124,15 @@ def test_a_dry_run_lists_the_commands_and_writes_nothing(study, call):
     assert [path.name for path in study.iterdir()] == ["study.json"]
 
 
+def test_what_a_foreign_file_says_does_not_reach_the_terminal_as_it_is(study, call):
+    change(study, {"data": "folder:\x1b[2J"})
+    code, out, err = call(sweep, "study.json", "--dry-run")
+    assert code == 0 and "'--data=folder:\\x1b[2J'" in out
+    code, out, err = call(sweep, "study.json", "--offline")
+    assert code == 1 and "no folder \\x1b[2J" in err
+    assert all(line.isprintable() for line in (out + err).split("\n"))
+
+
 @pytest.mark.parametrize(
     "settings, arguments, words, expected",
     [
@@ -133,6 +142,7 @@ def test_a_dry_run_lists_the_commands_and_writes_nothing(study, call):
         ({"label_smoothing": 1}, "study.json", ["run student: argument --label-smoothing: must be a number from 0"], 2),
         ({"model_args": {"dpth": 1}}, "study.json", ["run student: ", "no keyword 'dpth'", "'depth'"], 2),
         ({"data": True}, "study.json", ["run student: among the settings, data: not of the right kind"], 2),
+        ({"data": "shape10"}, "study.json", ["run student: no data set 'shape10'; did you mean 'shapes10'"], 2),
         ({}, "study.json --jobs 0", ["--jobs: must be a whole number of at least 1"], 2),
         ({}, "", ["the following arguments are required: FILE"], 2),
     ],

@@ -1,5 +1,6 @@
 """One process holds a lock; the kernel takes it from a dead one."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -61,6 +62,31 @@ def test_a_file_that_was_removed_meanwhile_counts_for_nothing(tmp_path, monkeypa
     monkeypatch.setattr(lock.fcntl, "flock", remove_first)
     with lock.hold(path, "it"):
         assert path.read_text() == f"{os.getpid()}\n"
+
+
+def test_only_one_that_is_held_counts_as_held(tmp_path, other):
+    with pytest.raises(lock.HeldError), lock.hold(tmp_path / "lock", "it"):
+        pass
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(MinivitError, match="cannot write .*: Is a directory") as error:
+        lock.hold(tmp_path / "folder", "it").__enter__()
+    assert not isinstance(error.value, lock.HeldError)
+
+
+def test_a_full_disk_leaves_no_open_file(tmp_path, monkeypatch):
+    def fail(handle, content):
+        handles.append(handle)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    handles = []
+    monkeypatch.setattr(lock.os, "write", fail)
+    with pytest.raises(MinivitError, match="cannot write .*: No space left"), lock.hold(tmp_path / "lock", "it"):
+        pass
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handles[0])
+    with lock.hold(tmp_path / "lock", "it"):  # nobody holds it
+        pass
 
 
 def test_a_folder_that_is_not_there(tmp_path):

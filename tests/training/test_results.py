@@ -13,6 +13,11 @@ from minivit.training.run_folder import RunFolder
 CONFIG = resolve({"data": "blobs", "model": "vit", "epochs": 2, "recipe": "quick"}).as_dict()
 
 
+def lines(*rows):
+    """A log with these rows."""
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
 @pytest.fixture
 def make(tmp_path):
     """``make(name, epochs)``: the folder of a run that has finished so many epochs."""
@@ -41,6 +46,14 @@ def test_a_run_without_a_log_has_no_epochs(make):
     assert read_run(folder.path).rows == []
 
 
+@pytest.mark.parametrize("bytes_cut", [1, 9, 10_000])
+def test_a_line_that_a_kill_has_cut_counts_for_nothing(make, bytes_cut):
+    folder = make("run", 1)
+    whole = folder.log.read_bytes()
+    folder.log.write_bytes(whole + whole[:-bytes_cut])
+    assert read_run(folder.path) == Outcome(str(folder.path), "unfinished", CONFIG, [row(1)])
+
+
 def test_settings_that_an_earlier_version_did_not_know(make):
     folder = make("run", 2)
     content = json.loads(folder.config.read_text())
@@ -57,11 +70,11 @@ def test_settings_that_an_earlier_version_did_not_know(make):
         ("config.json", b"[]", "config.json: no JSON object for the settings"),
         ("config.json", b'{"config": {"model": "vit"}}', "config.json: among the settings, .* missing"),
         ("config.json", b"\xff", "config.json is damaged: it is no text"),
-        ("log.jsonl", json.dumps(row(1)).encode()[:-9], "log.jsonl, line 1 is damaged: no JSON"),
+        ("log.jsonl", b"{\n", "log.jsonl, line 1 is damaged: no JSON"),
         ("log.jsonl", b"3\n", "log.jsonl is damaged: the row of epoch 1"),
-        ("log.jsonl", json.dumps(row(1) | {"test_top1": "x"}).encode(), "log.jsonl is damaged: the row of epoch 1"),
-        ("log.jsonl", json.dumps(row(2)).encode(), "log.jsonl is damaged: the row of epoch 1 is that of epoch 2"),
-        ("log.jsonl", "\n".join(json.dumps(row(i)) for i in (1, 2, 3)).encode(), "damaged: 3 epochs, .* the run has 2"),
+        ("log.jsonl", lines(row(1) | {"test_top1": "x"}), "log.jsonl is damaged: the row of epoch 1"),
+        ("log.jsonl", lines(row(2)), "log.jsonl is damaged: the row of epoch 1 is that of epoch 2"),
+        ("log.jsonl", lines(row(1), row(2), row(3)), "damaged: 3 epochs, .* the run has 2"),
     ],
 )  # fmt: skip
 def test_damage_is_one_line(make, name, content, words):
@@ -132,6 +145,25 @@ def test_a_run_counts_once(make, tmp_path):
     a, b = make("a", 2), make("b", 2, seed=1)
     twice = collect([a.path, b.path, a.path, tmp_path])
     assert [outcome.name for outcome in twice] == [str(a.path), str(b.path)]
+
+
+def test_a_damaged_run_among_several_is_passed_over(make, tmp_path):
+    make("study/a", 2)
+    make("study/b", 2, seed=1).log.write_text("{\n")
+    study, notes = tmp_path / "study", []
+    assert [outcome.name for outcome in collect([study], notes.append)] == [f"{study}/a"]
+    assert notes == [f"note: passing over a run: {study}/b/log.jsonl, line 1 is damaged: no JSON"]
+
+    going = Outcome("b", "going", CONFIG | {"seed": 1}, [row(1)])
+    write_results(study / "results.jsonl", [read_run(study / "a", "a"), going])
+    assert [len(outcome.rows) for outcome in collect([study], notes.append)] == [2, 1]
+    assert notes[1:] == [f"note: {study}/b/log.jsonl, line 1 is damaged: no JSON"]
+    (study / "results.jsonl").unlink()
+    (study / "a" / "log.jsonl").write_text("[\n")
+    with pytest.raises(MinivitError, match="study/a/log.jsonl, line 1 is damaged"):
+        collect([study], notes.append)
+    with pytest.raises(MinivitError, match="study/b/log.jsonl, line 1 is damaged"):
+        collect([study / "b"], notes.append)
 
 
 def test_there_must_be_runs(tmp_path):

@@ -21,7 +21,7 @@ from minivit.training.run_folder import RunFolder
 from minivit.training.sweep import Sweep
 from minivit.training.sweep_file import plan
 
-SETTINGS = {"model": "vit", "data": "blobs", "recipe": "quick", "epochs": 2}
+SETTINGS = {"model": "vit", "data": "shapes10", "recipe": "quick", "epochs": 2}
 
 
 class Stand:
@@ -219,6 +219,7 @@ def test_a_teacher_that_was_trained_anew_with_other_settings_fails_its_student(s
     "settings, words",
     [
         ({"model": "vitt"}, ["run seed=0: unknown model 'vitt'"]),
+        ({"data": "shapes1"}, ["run seed=0: no data set 'shapes1'; did you mean 'shapes10'"]),
         ({"recipe": "quik"}, ["run seed=0: unknown recipe 'quik'"]),
         ({"model_args": {"dpth": 4}}, ["run seed=0: ", "dpth", "depth"]),
         ({"distill": "soft"}, ["run seed=0: distillation needs a teacher"]),
@@ -241,6 +242,30 @@ def test_settings_of_a_student_are_checked_before_its_teacher_is_there(stand):
         stand.sweep(content)
 
 
+def test_a_teacher_that_is_not_there_yet_has_a_path_and_no_checksum(stand):
+    stand.modes["teacher"] = {"error": "the loss became nan"}
+    sweep = stand.sweep(STUDY)
+    expected = (str(stand.out / "teacher" / "best.npz"), None)
+    assert (sweep.outcomes["student"].config["teacher"], sweep.outcomes["student"].config["teacher_sha256"]) == expected
+    assert sweep.run()
+    config = stand.results()["student"].config
+    assert (config["teacher"], config["teacher_sha256"]) == expected
+
+
+def test_the_checksum_of_a_teacher_is_known_to_all_its_students_at_once(stand):
+    sweep = stand.sweep({"runs": [STUDY["runs"][0] | {"grid": {"seed": [0, 1]}}, STUDY["runs"][2]]})
+    command, known = sweep.command, []
+
+    def look(*run):
+        known.append(sweep.outcomes["student-seed=1"].config["teacher_sha256"])
+        return command(*run)
+
+    sweep.command = look
+    assert sweep.run()
+    before, after, _ = known
+    assert before is None and after == stand.results()["student-seed=0"].config["teacher_sha256"]
+
+
 def test_a_network_that_comes_from_another_run_waits_for_it(stand, tmp_path):
     (tmp_path / "pretrained").mkdir()
     checkpoint.save(tmp_path / "pretrained" / "a.npz", create_model("vit", depth=1, embed_dim=16, num_heads=2))
@@ -256,6 +281,32 @@ def test_a_network_that_comes_from_another_run_waits_for_it(stand, tmp_path):
 
 def test_no_augmentation_is_written_as_on_the_command_line(stand):
     assert stand.sweep(ONE | {"settings": {"auto_augment": "none"}}).outcomes["seed=0"].config["auto_augment"] == ""
+
+
+def test_another_sweep_into_the_same_folder_loses_nothing(stand, capsys):
+    assert stand.sweep(SEEDS).run()
+    before = stand.results()
+    capsys.readouterr()
+    assert stand.sweep({"grid": {"seed": [1, 2]}}).run()
+    assert stand.started == [("seed=2", False)]
+    note = f"note: {stand.out}/results.jsonl keeps the runs of an earlier sweep: 1\n"
+    assert capsys.readouterr().err.startswith(note)
+    assert list(stand.results()) == ["seed=1", "seed=2", "seed=0"]
+    assert all(stand.results()[name] == outcome for name, outcome in before.items())
+
+
+def test_a_lock_that_cannot_be_opened_fails_its_run_only(stand):
+    (stand.out / "seed=0" / ".minivit.lock").mkdir(parents=True)
+    assert stand.sweep(SEEDS).run()
+    assert stand.statuses() == {"seed=0": "failed", "seed=1": "finished"}
+    assert stand.results()["seed=0"].error.endswith(".minivit.lock: Is a directory")
+
+
+def test_a_run_that_cannot_be_started_does_not_stop_the_others(stand):
+    (stand.out / "seed=0" / "output.txt").mkdir(parents=True)
+    assert stand.sweep(SEEDS).run()
+    assert stand.statuses() == {"seed=0": "failed", "seed=1": "finished"}
+    assert "cannot start: " in stand.results()["seed=0"].error
 
 
 def test_the_folder_of_a_run_is_refused(stand):

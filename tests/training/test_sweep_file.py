@@ -95,7 +95,8 @@ def test_tomli_serves_where_it_is_installed(write, monkeypatch):
         ({"teacher": "@a"}, "a"),
         ({"model_args": {"depths": [1, 2, 1], "qkv_bias": False}}, "depths=1x2x1-qkv_bias=false"),
         ({"drop_path": 0.1, "flip": True}, "drop_path=0.1-flip=true"),
-        ({"data": "x" * 300}, "x" * 100),
+        ({"data": "x" * 300}, "x" * 200),
+        ({"data": "x" + "猫" * 300}, "x" + "猫" * 66),  # three bytes each
         ({"auto_augment": "none", "model_args": {"gelu": "tanh"}}, "auto_augment=none-gelu=tanh"),
     ],
 )
@@ -146,7 +147,13 @@ GOOD = {"grid": {"seed": [0]}}
         ({"runs": [{"name": 3}]}, ["the name in block 1 of [[runs]] must be a string, not 3"]),
         ({"runs": [{"name": "../a"}]}, ["a run cannot be called '../a'"]),
         ({"runs": [{"name": ""}]}, ["a run cannot be called ''"]),
-        ({"runs": [{}]}, ["a run cannot be called ''"]),
+        ({"runs": [{}]}, ["block 1 of [[runs]] is empty: give it settings, or leave it out"]),
+        ({"grid": {}}, ["[grid] is empty: give it settings, or leave it out"]),
+        ({"grid": {"model_args": {}}, "runs": [{"name": "a"}]}, ["[grid] is empty"]),
+        ({"runs": [{"name": "\ud800"}]}, ["a run cannot be called '?'"]),
+        ({"runs": [{"name": "a", "data": "@b"}, {"name": "b"}]},
+         ["data of a is @b, but only teacher and init_from can name a run"]),
+        ({"grid": {"model": ["@vit"]}}, ["model of vit is @vit, but only teacher and init_from can"]),
         ({"runs": [{"name": "results.jsonl"}]}, ["a run cannot be called 'results.jsonl'"]),
         ({"runs": [{"seed": 0}, {"seed": 0}]}, ["two runs are called 'seed=0': leave one out, or give them names"]),
         ({"runs": [{"name": "A"}, {"name": "a"}]}, ["two runs are called 'a'"]),
@@ -162,6 +169,11 @@ def test_mistakes_are_named(content, words):
         plan(content)
     assert all(word in str(error.value) for word in words), error.value
     assert "\n" not in str(error.value)
+
+
+def test_a_file_may_be_called_like_a_run():
+    (run, _) = plan({"runs": [{"name": "a", "teacher": "./@b"}, {"name": "b"}]})
+    assert run.needs == {} and run.settings["teacher"] == "./@b"
 
 
 @pytest.mark.parametrize(
