@@ -71,6 +71,7 @@ def main(argv=None):
     from pathlib import Path
 
     from minivit.analysis.attention_plots import save_attention
+    from minivit.analysis.figure import check_figure
     from minivit.training import checkpoint
 
     out = Path(args.out)
@@ -78,6 +79,7 @@ def main(argv=None):
         raise UsageError(f"the picture is a PNG: name a file that ends in .png, not {out}")
     if out.exists() and any(os.path.exists(name) and os.path.samefile(out, name) for name in files):
         raise UsageError(f"{out} is one of the images: name another file for the picture")
+    check_figure(out)
     saved = [checkpoint.read(name) for name in checkpoints]
     data = args.data or saved[0].data or "shapes10"
     images, views = {}, []

@@ -39,10 +39,13 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
 
     from minivit.analysis.comparison import group, mixed_settings, save_comparison, table
+    from minivit.analysis.figure import check_figure
     from minivit.errors import MinivitError
     from minivit.training import report
     from minivit.training.results import FINISHED, collect
 
+    if args.plot:
+        check_figure(args.plot)
     outcomes = collect(args.runs, note=lambda text: report.note(printable(text)))
     groups = group([outcome for outcome in outcomes if outcome.config], args.by)
     mixed = mixed_settings(groups)
