@@ -120,9 +120,10 @@ def masked_products(mask, values):
 for keys in (1, 16, 64, 65, 196):
     mask = rng.random((6, keys)) < 0.3
     values = rng.standard_normal((8, keys)).astype(np.float32)
-    m, v = pack(mask - 0.5), pack(values)
+    m, v = pack(mask - 0.5), pack(values)  # True becomes 0.5, whose bit is 1
     product = masked_products(m, v)
     assert np.array_equal(product, mask @ signs(values).T)
+    # minivit's kernel has axes for images and heads: one image, one head.
     assert np.array_equal(product, binary_attention_values(m[None, None], v[None, None])[0, :, 0])
 print("masks times signs: the same")
 
@@ -138,7 +139,8 @@ print("masks times signs: the same")
 # the derivative by $\alpha$ is zero at $\lVert w \rVert_1 / K$. How much of $x \cdot w$ is left?
 # For independent normal numbers, $E|x| = \sqrt{2/\pi}$, and each side that becomes signs
 # multiplies the correlation with the true product by it: $0.80$ for weights alone, $2/\pi
-# \approx 0.64$ for both. That is far from nothing, for 1 bit of 32.
+# \approx 0.64$ for both. That is far from nothing, for 1 bit of 32. (XNOR-Net scales the inputs
+# too, by the mean of $|x|$; BinaryViT, and so this lesson, does not.)
 
 # %%
 K = 256
@@ -159,9 +161,9 @@ assert abs(r_weights - theory) < 0.02 and abs(r_both - theory**2) < 0.02
 # %% [markdown]
 # With the scale we have minivit's binary linear layer. Its weights are centred before the sign
 # is taken, so that each row has about as many $+1$ as $-1$; the scale is that of the weights
-# as they are. The layer multiplies in floats, because training needs gradients (lesson 12),
-# and ours on bits. Both get the same whole number first, and then do one multiplication: the
-# results are equal to the last digit.
+# as they are. Its input is signs already. The layer multiplies in floats, because training
+# needs gradients (lesson 12), and ours on bits. Both give the same whole number times the same
+# scale: the results are equal to the last digit.
 
 # %%
 layer = nn.BinaryLinear(200, 96, init=uniform_fan_in(rng))
@@ -181,9 +183,9 @@ print(f"binary linear layer {latent.shape}: bits and floats give the same {on_bi
 # The weights take a 32nd of the bytes. Each word of two rows needs one XOR, one popcount and
 # one addition, where floats need 64 multiplications with additions: papers count a product of
 # signs as 1/64 of an operation. That is not the speed to expect. A floating-point unit works on
-# 16 floats at once (with vectors of 512 bits); as many bits are worth 32 of its instructions,
-# and take three. So expect about ten, and somewhat more where rows of floats no longer fit the
-# fastest cache, and rows of bits do.
+# 16 floats at once (with vectors of 512 bits). The 512 products of signs in such a vector would
+# take it 32 instructions, and take three on bits. So expect about ten times the speed, and up to
+# twice that on a processor that starts more of these three at once than multiplications.
 #
 # Let us measure, on one thread: products of 512 rows with 512 rows, by NumPy's `@` in floats,
 # by our `sign_products`, and by minivit's kernel. Packing the activations has to be done anew

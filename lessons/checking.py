@@ -84,7 +84,7 @@ def judge(exercise, written, right):
         for hint, mistake in exercise.mistakes.items():
             if agree(result, mistake(*exercise.cases(np.random.default_rng(0))[number]), exercise.tolerance):
                 return hint
-        return f"{exercise.hint} ({difference(result, expected)})"
+        return f"{exercise.hint} ({difference(result, expected, exercise.tolerance)})"
     return None
 
 
@@ -98,7 +98,12 @@ def agree(a, b, tolerance):
         a, b = np.asarray(a, float), np.asarray(b, float)
     except (TypeError, ValueError):
         return False
-    return a.shape == b.shape and np.allclose(a, b, rtol=0, atol=tolerance * max(1.0, np.abs(b).max(initial=0)))
+    return a.shape == b.shape and not wrong(a, b, tolerance).any()
+
+
+def wrong(numbers, expected, tolerance):
+    """Which numbers of an array differ by more than the tolerance, relative to the largest (or to 1)."""
+    return ~np.isclose(numbers, expected, rtol=0, atol=tolerance * max(1.0, np.abs(expected).max(initial=0)))
 
 
 def is_sequence(value):
@@ -106,7 +111,7 @@ def is_sequence(value):
     return isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
-def difference(result, expected):
+def difference(result, expected, tolerance):
     """In a few words, how a result differs from the one that is right."""
     if isinstance(expected, tuple | list):
         if not is_sequence(result):
@@ -117,7 +122,8 @@ def difference(result, expected):
         shape = np.shape(result)
         if shape != expected.shape:
             return f"its shape is {shape}, and should be {expected.shape}"
-        return f"{np.count_nonzero(~np.isclose(result, expected))} of {expected.size} numbers are wrong"
+        count = np.count_nonzero(wrong(result, expected.astype(float), tolerance))
+        return f"{count} of {expected.size} numbers are wrong"
     return f"it gives {' '.join(str(result).split())[:60]}"
 
 

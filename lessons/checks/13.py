@@ -26,6 +26,10 @@ def zero_is_minus(x):
     return words(padded(x > 0))
 
 
+def minus_zero_is_minus(x):
+    return words(padded(~np.signbit(x)))
+
+
 def highest_first(x):
     return words(padded(x >= 0), "big")
 
@@ -66,7 +70,7 @@ def opposite(a, b, k):
 
 
 def in_unsigned(a, b, k):
-    """Sums of uint8 stay below 0 never: they begin anew at the top."""
+    """NumPy adds up counts, which are uint8, as uint64."""
     return np.uint64(k) - 2 * differing(a, b).astype(np.uint64)
 
 
@@ -85,6 +89,11 @@ def as_signs(mask, values):
     return 32 * mask.shape[1] - 2 * differing(mask, values)
 
 
+def masked_in_unsigned(mask, values):
+    ones = np.bitwise_count(mask).sum(axis=-1, dtype=np.uint64)[:, None]
+    return 2 * plus_ones(mask, values).astype(np.uint64) - ones
+
+
 def less_all_bits(mask, values):
     return 2 * plus_ones(mask, values) - 32 * mask.shape[1]
 
@@ -99,6 +108,7 @@ EXERCISES = {
         "compare with 0, fill up to a multiple of 32 bits, and let np.packbits do the rest",
         {
             "0 has the sign +1 here, and so has -0.0": zero_is_minus,
+            "-0.0 is 0, and has the sign +1 here": minus_zero_is_minus,
             "the first sign belongs into the lowest bit of its word": highest_first,
             "the bytes stand in the right order, the bits within them do not: "
             "np.packbits has an option": bytes_highest_first,
@@ -125,6 +135,7 @@ EXERCISES = {
             "this is how often +1 is added; where is the -1?": plus_ones,
             "a 0 of the mask is no -1: there, nothing is added": as_signs,
             "where the mask is 0, no -1 is added: do not count all bits": less_all_bits,
+            "unsigned integers cannot go below 0: they begin anew at the top": masked_in_unsigned,
             "+1 and -1 together are the ones of the mask, not of the values": less_ones_of_values,
         },
     ),

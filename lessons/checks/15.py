@@ -111,7 +111,8 @@ EXERCISES = {
             "one bit of the rest may be wrong: compute its checksum": looks_at_the_beginning,
             "another kind of file may have a checksum in that place: look at the first 4 bytes":
                 any_beginning,
-            "the checksum is that of what follows it; it is not in there itself": of_everything,
+            "a whole file is refused: do you compare 32 bytes with the checksum of all that "
+            "follows them, and of nothing else?": of_everything,
         },
     ),
 }

@@ -5,8 +5,8 @@ def thresholds(scale, mean, slope, bias):
     """Return where the sign of a scaled and normalised product turns over, for each channel.
 
     For a product p, a whole number, the network computes (p scale - mean) slope + bias, and takes
-    the sign of that. The same signs come of comparing p with one number, without any float
-    operation on p: they are direction * sign(p - threshold).
+    the sign of that. In exact arithmetic, the same signs come of comparing p with one number:
+    they are direction * sign(p - threshold).
 
     Args:
         scale: (C,) above 0, of the binary weights.

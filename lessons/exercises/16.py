@@ -21,7 +21,8 @@ def softmax_in_one_pass(x):
     maximum comes, the old sum is too large by a factor that you know.
 
     Args:
-        x: (n,) floats, n >= 1. Entries may be as large as 1e4, and as low as -1e4.
+        x: an iterator over a row of floats: ``for value in x`` works once, and nothing else does.
+            There is at least one, and they may be as large as 1e4, and as low as -1e4.
 
     Returns:
         A pair: the maximum m, and the sum of e^(x_i - m).

@@ -11,7 +11,7 @@ def split_exponent(x):
 
 
 def softmax_in_one_pass(x):
-    top, total = x[0], 0.0
+    top, total = -math.inf, 0.0
     for value in x:
         if value > top:
             total *= math.exp(top - value)  # all that came before was measured from the old top

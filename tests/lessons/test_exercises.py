@@ -86,9 +86,10 @@ def test_results_are_compared_by_shape_and_size():
 
 def test_hints_tell_sequences_apart_in_one_line():
     pair = (np.ones(3), np.ones(3))
-    assert "3 values, and should give 2" in checking.difference([1, 2, 3], pair)
-    assert "it gives float, and should give a tuple" in checking.difference(1.0, pair)
-    assert "\n" not in checking.difference((np.zeros((9, 9)), np.ones(3)), pair)
+    assert "3 values, and should give 2" in checking.difference([1, 2, 3], pair, 1e-6)
+    assert "it gives float, and should give a tuple" in checking.difference(1.0, pair, 1e-6)
+    assert "1 of 2 numbers" in checking.difference(np.array([2**40 + 1, 5]), np.array([2**40, 5]), 1e-15)
+    assert "\n" not in checking.difference((np.zeros((9, 9)), np.ones(3)), pair, 1e-6)
 
 
 class TestCommand:
