@@ -1,7 +1,7 @@
 """Why ViTs starve on small data: they must learn from images what a CNN is built to know.
 
 Read before: lessons 04 and 05.
-Takes: 5 min on two cores (--quick 12 s).
+Takes: 6 min on two cores (--quick 14 s).
 Papers: Dosovitskiy et al. 2020, "An image is worth 16x16 words", sections 3.1 (inductive bias)
 and 4.3; Cordonnier, Loukas & Jaggi 2020, "On the relationship between self-attention and
 convolutional layers", theorem 1.
@@ -93,9 +93,10 @@ assert min(token_error, pixel_error) > 0.1
 # colours and its place (one-hot), and let nine heads each look at one neighbour: the
 # query asks for the neighbour's place, the key tells one's own, the value brings the
 # colours, and the output layer weighs what the nine heads bring by the nine pieces of a
-# 3x3 filter. Then attention *is* that convolution (the theorem of Cordonnier et al.). We
-# set the weights of `nn.Attention` by hand. The image is a torus here, so that each pixel
-# has nine neighbours, itself included.
+# 3x3 filter. Then attention *is* that convolution (the theorem of Cordonnier et al., who
+# encode places relative to the query). We set the weights of `nn.Attention` by hand, with
+# queries so large that the softmax gives all weight to one token. The image is a torus
+# here, so that each pixel has nine neighbours, itself included.
 
 # %%
 SIDE, FILTERS, SHARP = 6, 5, 1000.0
@@ -120,7 +121,6 @@ attention.qkv.weight.data[:] = qkv.reshape(-1, 3 + PLACES)
 attention.proj.weight.data[:] = proj.reshape(3 + PLACES, -1)
 
 
-
 def wrap(x):
     """Surround images by the pixels of the opposite side, one wide."""
     x = ops.concat([x[:, :, -1:], x, x[:, :, :1]], axis=2)
@@ -140,10 +140,11 @@ tokens = ops.concat([y.reshape(2, 3, PLACES).swapaxes(1, 2), one_hot], axis=2)
 by_attention = attention(tokens)[:, :, :FILTERS].swapaxes(1, 2).reshape(2, FILTERS, SIDE, SIDE)
 by_attention.backward(g)
 
-np.testing.assert_allclose(by_attention.data, by_conv.data, atol=1e-12)
-np.testing.assert_allclose(y.grad, x.grad, atol=1e-12)
-print(f"attention by hand = convolution, values and gradients; the attention has "
-      f"{attention.num_parameters():,} weights to get right, the convolution {filters.size}")
+largest = np.max([np.abs(by_attention.data - by_conv.data).max(), np.abs(y.grad - x.grad).max()])
+assert largest < 1e-12
+print(f"attention by hand = convolution: values and gradients differ by at most {largest:.0e}; "
+      f"the attention has {attention.num_parameters():,} weights to get right, "
+      f"the convolution {filters.size}")
 
 # %% [markdown]
 # So a ViT can be a CNN, and much else. What a CNN has by construction is called its
@@ -229,9 +230,10 @@ def top1(model, split):
 
 
 def run(name, size, seed, steps=STEPS):
-    """Train on the first so many images; return the network, and percents on these and the test's.
+    """Train on the first ``size`` images.
 
-    Of its own images it is asked no more than there are in the test.
+    Returns the network, percent right on these (on as many as the test has, at most), and percent
+    right on the test images.
     """
     make, peak = NETWORKS[name]
     model = make(seed)
@@ -266,16 +268,19 @@ print(f"the CNN with {some} images: {mean['CNN', some]:.1f} %, "
       f"the ViT with {most}: {mean['ViT', most]:.1f} %")
 
 # %% [markdown]
-# Is it only that the ViT learns more slowly? Give it four times as many steps with the
-# middle number of images. Then it knows its own images by heart, and gains little on
-# others: what it lacks is images, not steps.
+# Is it only that the ViT learns more slowly? Give it four times as many steps. With the
+# middle number of images it then knows its own by heart, and gains little on others: what
+# it lacks is images. With the largest number the same steps get it further.
 
 # %%
-_, long_own, long_test = run("ViT", some, seed=0, steps=4 * STEPS)
-print(f"ViT, {some} images, four times as many steps: {long_test:.1f} % on test images, "
-      f"{long_own:.1f} % on its own")
+longer = {size: run("ViT", size, seed=0, steps=4 * STEPS)[1:] for size in (some, most)}
+for size, (own, unseen) in longer.items():
+    print(f"ViT, {size} images, four times as many steps: {unseen:.1f} % on test images, "
+          f"{own:.1f} % on its own")
+long_own, long_test = longer[some]
 assert long_own > 95
 assert long_test < mean["CNN", some] - 3
+assert longer[most][1] > long_test + lesson.choose(quick=3, full=0)
 
 # %% [markdown]
 # ## What has not been learned
@@ -316,8 +321,8 @@ def draw_accuracy(axes):
                       label=f"{name}, its own images")
         for size, percents in zip(SIZES, unseen):
             axes.plot([size] * len(percents), percents, "o", color=colour, alpha=0.6)
-    axes.plot([some], [long_test], "*", color=COLOURS["ViT"], ms=13,
-              label="ViT, four times as many steps")
+    axes.plot(longer.keys(), [unseen for _, unseen in longer.values()], "*", color=COLOURS["ViT"],
+              ms=13, label="ViT, test images, four times as many steps")
     axes.axhline(100 / CLASSES, color="black", lw=0.8, ls="--")
     axes.text(most, 100 / CLASSES + 1, "guessing", ha="right", va="bottom")
     axes.set(title="Accuracy", xlabel="training images", ylabel="%", ylim=(0, 102))
@@ -332,7 +337,7 @@ def draw_shifts(axes):
         axes.plot(SHIFTS, fickle[name].mean(axis=0), color=colour, label=name)
         for percents in fickle[name]:
             axes.plot(SHIFTS, percents, "o", color=colour, alpha=0.6)
-    axes.set(title="Answers that change when the image moves", xlabel="pixels", ylabel="%",
+    axes.set(title="Answers that a shift changes", xlabel="shift, pixels", ylabel="%",
              xticks=SHIFTS, ylim=(0, None))
     axes.legend(frameon=False)
 
@@ -357,10 +362,10 @@ if figure:
 
 # %%
 lesson.passed(
-    "with few images a CNN beats a ViT of about its size, and more steps do not help",
-    attention_by_hand_equals_convolution="to 1e-12",
+    "with few images a CNN beats a ViT of about its size, and more steps do not close the gap",
+    attention_by_hand_differs_from_convolution_by=f"{largest:.0e}",
     cnn=f"{mean['CNN', most]:.1f} % after {most} images",
     vit=f"{mean['ViT', most]:.1f} %",
     cnn_with_a_third=f"{mean['CNN', some]:.1f} %",
-    vit_trained_longer=f"{long_test:.1f} % after {some} images",
+    vit_trained_longer_on_a_third=f"{long_test:.1f} %",
 )

@@ -42,7 +42,7 @@ rng = np.random.default_rng(0)
 # | $s^4$ | $x_{i+s, j+s}$ | to the right and down |
 #
 # Outside the image stand zeros. Then the five images are cut into patches (the paper's
-# $\mathcal P$), normalised, and mapped to tokens:
+# $\mathcal P$), normalised by a LayerNorm, and mapped to tokens by a linear layer $E_S$:
 #
 # $$ \mathrm{SPT}(x) = \mathrm{LN}(\mathcal{P}([x \; s^1 \; s^2 \; s^3 \; s^4])) \, E_S. $$
 
@@ -305,7 +305,7 @@ if figure:
     blocks = with_shifts(picture[None], P).data.reshape(5, 3, SIDE, SIDE)
     titles = ("left, up", "right, up", "left, down", "right, down")
     for i, axes in enumerate(panels[0]):
-        title = f"$s^{i}$: {titles[i - 1]}" if i else "$x$"
+        title = f"$s^{i}$ shows what is {titles[i - 1]}" if i else "$x$"
         draw_patch(axes, blocks[i], ROW, COLUMN, title)
     corner = window(0, 0, P, P // 2, SIDE)
     views = (

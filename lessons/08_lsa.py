@@ -129,7 +129,7 @@ assert np.all(v.grad[:, :, 4] == 0) and np.all(v.grad[:, :, :4] != 0)
 # How sharply a row looks is told by its *entropy*, $H = -\sum_j A_j \log A_j$. It is
 # $\log N$ when all $N$ weights are equal, and 0 when one token gets all; $e^H$ is the
 # number of tokens that a row looks at, so to speak. For scores $R$ and weights
-# $\mathrm{softmax}(m R)$ the multiplier $m = 1 / \tau$ can only lower it:
+# $\mathrm{softmax}(m R)$ a growing multiplier $m = 1 / \tau > 0$ can only lower it:
 #
 # $$ \frac{dH}{dm} = -m \, \mathrm{Var}_A(R) \le 0, $$
 #
@@ -165,8 +165,9 @@ np.testing.assert_allclose([plain_entropy[0], masked_entropy[0]], np.log([TOKENS
 # %% [markdown]
 # ## In a network
 #
-# Do the heads make use of it? We train the small ViT of lesson 06 with and without LSA,
-# and record all attention weights on test images, before and after.
+# Do the heads make use of it? We train the small ViT of lesson 06 (in the short form with
+# a block more) with and without LSA, and record all attention weights on test images,
+# before and after.
 
 # %%
 CLASSES = lesson.choose(quick=4, full=10)
@@ -249,10 +250,9 @@ for name, title in NAMES.items():
           f"{np.mean(after[name]):.2f} after; test images "
           f"{np.mean(accuracy[name]):.1f} ± {np.std(accuracy[name], ddof=1):.1f} %")
     assert np.mean(after[name]) < np.mean(before[name])
-above = (learned > 1).mean()
 print(f"multipliers after training: {learned.min():.2f} to {learned.max():.2f} times d^-1/2, "
-      f"mean {learned.mean():.2f}; {above:.0%} are above it")
-assert learned.mean() > 1 and above > 0.5
+      f"mean {learned.mean():.2f}; {(learned > 1).mean():.0%} are above it")
+assert learned.mean() > 1
 for name, title in NAMES.items():
     four = np.sort(looks[name][-1, 0].mean(axis=0).argsort()[-4:])
     print(f"{title:12} the head in the picture looks most at the tokens {four.tolist()}")
@@ -265,17 +265,19 @@ for name, title in NAMES.items():
 # loses is within the spread of the seeds; the paper reports 1.4 points on Tiny-ImageNet
 # with both changes, and about 1 with either.
 #
-# The picture: where the tokens of the trained networks look, in the last layer. A row is
-# a token that looks; number 0 is the class token, then come the patches, row by row. The
-# bright columns of the short form, 6, 7, 10 and 11, are the four patches in the middle of
-# the image. Then the entropy of one row as its multiplier grows, and what was learned.
+# The picture: where the tokens of the trained networks look (the last seed, the first head
+# of the last layer, a mean over images). A row is a token that looks; number 0 is the
+# class token, then come the patches, row by row. The bright columns of the short form, 6,
+# 7, 10 and 11, are the four patches in the middle of the image. Then the entropy of one
+# row as its multiplier grows, and what was learned.
 
 
 # %%
 def draw_look(axes, name):
     """The weights of one head of the last layer, a mean over images."""
-    axes.imshow(looks[name][-1, 0], cmap="magma", vmin=0, vmax=brightest)
+    image = axes.imshow(looks[name][-1, 0], cmap="magma", vmin=0, vmax=brightest)
     axes.set(title=f"attention, {NAMES[name]}", xlabel="looks at token", ylabel="token")
+    return image
 
 
 def draw_entropy_curves(axes):
@@ -326,7 +328,7 @@ figure, panels = lesson.figure(2, 3, figsize=(12, 7))
 if figure:
     brightest = max(weights[-1, 0].max() for weights in looks.values())
     draw_look(panels[0, 0], "vit")
-    draw_look(panels[0, 1], "l_vit")
+    figure.colorbar(draw_look(panels[0, 1], "l_vit"), ax=panels[0, 1], label="weight")
     draw_entropy_curves(panels[0, 2])
     draw_entropies(panels[1, 0])
     draw_multipliers(panels[1, 1])

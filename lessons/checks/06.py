@@ -6,7 +6,7 @@ from lessons.checking import Exercise
 
 
 def neighbour_cases(rng):
-    return [(3, 4, 1, 0), (3, 4, 0, 1), (4, 5, -1, 1), (2, 3, 0, 0)]
+    return [(3, 4, 1, 0), (3, 4, 0, 1), (4, 5, -1, 1), (5, 6, 2, -3), (2, 3, 0, 0)]
 
 
 def weights_of(rows, columns, place):
@@ -47,15 +47,15 @@ def turned(rows, columns, down, right):
     return weights_of(rows, columns, lambda i, j: ((i + right) % rows, (j + down) % columns))
 
 
-def classifier(seed):
+def classifier(seed, numbers, classes):
     """Logits that depend on where things are, in rows and in columns."""
-    weights = np.random.default_rng(seed).standard_normal((2 * 5 * 5, 4))
+    weights = np.random.default_rng(seed).standard_normal((numbers, classes))
     return lambda images: images.reshape(len(images), -1) @ weights
 
 
 def answer_cases(rng):
-    return [(classifier(1), rng.standard_normal((40, 2, 5, 5)), 1),
-            (classifier(2), rng.standard_normal((40, 2, 5, 5)), 2)]
+    return [(classifier(1, 50, 4), rng.standard_normal((997, 2, 5, 5)), 1),
+            (classifier(2, 72, 3), rng.standard_normal((499, 3, 4, 6)), 2)]
 
 
 def differ(classify, a, b):
@@ -68,6 +68,12 @@ def moved_left(classify, images, pixels):
 
 def moved_down(classify, images, pixels):
     return differ(classify, images, np.roll(images, pixels, axis=2)).mean()
+
+
+def no_wrap(classify, images, pixels):
+    moved = np.zeros_like(images)
+    moved[..., pixels:] = images[..., :-pixels]
+    return differ(classify, images, moved).mean()
 
 
 def whole_numbers(classify, images, pixels):
@@ -84,7 +90,8 @@ def logits_differ(classify, images, pixels):
 
 def curve_cases(rng):
     sizes, accuracies = [150, 500, 1500], [48.0, 56.0, 70.0]
-    return [(sizes, accuracies, target) for target in (60.0, 50.0, 48.0, 70.0, 75.0)]
+    cases = [(sizes, accuracies, target) for target in (60.0, 50.0, 48.0, 70.0, 75.0)]
+    return [*cases, ([100, 200, 900, 1000], [10.0, 35.0, 40.0, 41.0], 40.5)]
 
 
 def straight_over_images(sizes, accuracies, target):
@@ -127,6 +134,7 @@ EXERCISES = {
         {
             "the images move to the left": moved_left,
             "the images move up or down: which axis is that of the columns?": moved_down,
+            "what leaves on the right comes in again on the left": no_wrap,
             "that is their number, not their share": whole_numbers,
             "that is the share of the answers that stay": unchanged,
             "logits change almost always; what counts is which of them is the largest":

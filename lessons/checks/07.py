@@ -55,6 +55,10 @@ def corners(s):
     return [(s, s), (s, -s), (-s, s), (-s, -s)]
 
 
+def with_other_side(image, p):
+    return cut(np.concatenate([image, *(around(image, *shift) for shift in corners(p // 2))]), p)
+
+
 def channels_first(image, p):
     return cut(join(image, corners(p // 2)), p, (1, 3, 0, 2, 4))
 
@@ -82,7 +86,7 @@ def without_the_image(image, p):
 
 def window_cases(rng):
     tokens = [(2, 3, 4, 32, 32), (0, 0, 4, 32, 32), (7, 1, 4, 32, 24)]
-    return [*tokens, (1, 5, 5, 30, 30), (1, 0, 3, 9, 9)]
+    return [*tokens, (1, 5, 5, 30, 30), (1, 0, 3, 9, 9), (5, 7, 8, 48, 64)]
 
 
 def window_of(row, column, p, reach):
@@ -134,6 +138,7 @@ EXERCISES = {
         {
             "in a vector, all channels of a pixel come side by side, then the next pixel":
                 channels_first,
+            "outside the image stand zeros, not its other side": with_other_side,
             "shifts are by half a patch, not by a whole one": whole_patch,
             "shifts are diagonal, and by half a patch; some other codes shift by a pixel to the "
             "four sides": one_pixel_along_the_axes,

@@ -7,7 +7,8 @@ from lessons.checking import Exercise
 
 def weight_cases(rng):
     q, k = rng.standard_normal((2, 3, 4, 5))
-    return [(q, k, np.array([0.2, 0.5, 1.5]))]
+    far_q, far_k = 8 * np.abs(rng.standard_normal((2, 2, 7, 3)))  # scores far below 0
+    return [(q, k, np.array([0.2, 0.5, 1.5])), (far_q, -far_k, np.array([1.0, 0.3]))]
 
 
 def softmax(scores):
@@ -82,7 +83,8 @@ def of_all_rows(weights):
 
 def gradient_cases(rng):
     scores, g = rng.standard_normal((2, 3, 4, 4))
-    return [(scores, np.array([0.3, 0.7, 1.2]), g)]
+    more_scores, more_g = rng.standard_normal((2, 2, 5, 5))
+    return [(scores, np.array([0.3, 0.7, 1.2]), g), (more_scores, np.array([0.9, 0.4]), more_g)]
 
 
 def by_scores(weights, g):
@@ -103,6 +105,10 @@ def past_the_softmax(scores, multiplier, g):
 
 def without_scores(scores, multiplier, g):
     return by_scores(lsa(scores, multiplier), g).sum(axis=(1, 2))
+
+
+def by_m_twice(scores, multiplier, g):
+    return multiplier * (by_scores(lsa(scores, multiplier), g) * scores).sum(axis=(1, 2))
 
 
 def summed_over_heads(scores, multiplier, g):
@@ -131,8 +137,8 @@ EXERCISES = {
     ),
     "entropy": Exercise(
         entropy_cases,
-        "the logarithm of 0 is none of your business: put any number in its place, for it is "
-        "multiplied by 0",
+        "one number for each row, the last axis; where a weight is 0 it multiplies the logarithm, "
+        "so that you may put any number in its place",
         {
             "that is in bits; the natural logarithm is asked for": in_bits,
             "the sign: an entropy is never below 0": positive,
@@ -142,12 +148,14 @@ EXERCISES = {
     ),
     "multiplier_gradient": Exercise(
         gradient_cases,
-        "first the gradient by m R, as in lesson 02's softmax; then m stands in every one of these",
+        "first the gradient by m R, as in lesson 02's softmax; then by m, which multiplies every "
+        "score of its head (mind that 0 times infinity is not a number)",
         {
             "the weights have a masked diagonal: no gradient passes there": gradient_without_mask,
             "a score moves all weights of its row, since they add up to 1: that part is missing":
                 past_the_softmax,
             "the derivative of m R by m is R": without_scores,
+            "m times too much: that factor is for the gradient by R": by_m_twice,
             "each head has a multiplier of its own, and a gradient of its own": summed_over_heads,
             "m is used for every pair of tokens: its shares add up": mean_over_tokens,
         },

@@ -39,8 +39,8 @@ def images_needed(sizes, accuracies, target):
         target: percent, at least accuracies[0].
 
     Returns:
-        The number of images, a float, at which the curve through the measured points reaches the
-        target: it is drawn as in the lesson, with straight lines over the *logarithm* of the
-        number. None if it does not get there.
+        The number of images, a float that is not rounded, at which the curve through the measured
+        points reaches the target: it is drawn as in the lesson, with straight lines over the
+        *logarithm* of the number. None if it does not get there.
     """
     raise NotImplementedError

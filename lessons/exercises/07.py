@@ -39,7 +39,7 @@ def window(row, column, p, height, width):
         height, width: of the image.
 
     Returns:
-        A quadruple (top, bottom, left, right) of integers: it sees the pixels (i, j) of the image
+        A tuple (top, bottom, left, right) of four integers: it sees the pixels (i, j) of the image
         with top <= i < bottom and left <= j < right, and no others.
     """
     raise NotImplementedError

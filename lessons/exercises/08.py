@@ -22,7 +22,7 @@ def entropy(weights):
         weights: (..., N) array, no number below 0; rows add up to 1. Some may be exactly 0.
 
     Returns:
-        (...): -sum_j A_j log A_j, with the natural logarithm, and 0 log 0 = 0. No warnings, please.
+        (...): -sum_j A_j log A_j, with the natural logarithm, and 0 log 0 = 0.
     """
     raise NotImplementedError
 

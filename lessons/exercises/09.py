@@ -4,7 +4,8 @@
 def soft_gradient(student, teacher, temperature):
     """Return the gradient of soft distillation by the student's logits.
 
-    The loss is the mean over the images of tau^2 KL(softmax(teacher / tau) || softmax(student / tau)).
+    The loss is the mean over the images of
+    tau^2 KL(softmax(teacher / tau) || softmax(student / tau)).
 
     Args:
         student, teacher: logits, arrays (B, K).
@@ -19,8 +20,8 @@ def soft_gradient(student, teacher, temperature):
 def deit_loss(class_logits, distillation_logits, labels, teacher, alpha):
     """Return DeiT's loss with hard distillation, a number: the mean over the images.
 
-    The class head learns the labels, with weight 1 - alpha; the distillation head learns the teacher's decisions, with
-    weight alpha. Both by cross-entropy.
+    The class head learns the labels, with weight 1 - alpha; the distillation head learns the
+    teacher's decisions, with weight alpha. Both by cross-entropy.
 
     Args:
         class_logits, distillation_logits: of the student's two heads, arrays (B, K).
