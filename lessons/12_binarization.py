@@ -8,6 +8,7 @@ et al. 2016, "XNOR-Net" (arXiv 1603.05279), section 3.1; Liu et al. 2018, "Bi-Re
 """
 
 # %%
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -25,16 +26,16 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## Weights of one bit
 #
-# A network whose weights and activations are +1 and -1 takes a 32nd of the memory, and its
-# products need no multiplication (lesson 13). Two numbers are too few for the weights of a
-# layer, though, so each row $w$ of $K$ weights gets a *scale*: $w \approx \alpha b$ with signs
-# $b$. Which signs and which scale come closest?
+# A network whose weights and activations are +1 and -1 takes a 32nd of the memory, and
+# its products need no multiplication (lesson 13). Two numbers are too few for the weights
+# of a layer, though, so each row $w$ of $K$ weights gets a *scale*: $w \approx \alpha b$
+# with signs $b$. Which signs and which scale come closest?
 #
 # $$ \min_{\alpha, b} \| w - \alpha b \|^2: \qquad b = \mathrm{sign}(w), \quad
 #    \alpha = \frac{w^T b}{K} = \frac{1}{K} \sum_i |w_i|. $$
 #
-# Do not take it on trust: for 10 weights there are 1024 rows of signs. We try them all, each
-# with its best scale.
+# Do not take it on trust: for 10 weights there are 1024 rows of signs. We try them all,
+# each with its best scale.
 
 
 # %%
@@ -48,15 +49,14 @@ rows = np.array(list(product((-1.0, 1.0), repeat=10)))
 scales = rows @ w / 10  # the minimum of a parabola in alpha
 errors = ((w - scales[:, None] * rows) ** 2).sum(axis=1)
 best = errors.argmin()
-best_scale = scales[best] * sign(scales[best])  # (-alpha, -b) is the same row
-np.testing.assert_allclose(best_scale * sign(scales[best]) * rows[best], np.abs(w).mean() * sign(w))
+np.testing.assert_allclose(scales[best] * rows[best], np.abs(w).mean() * sign(w))
 np.testing.assert_allclose(errors[best], (w**2).sum() - 10 * np.abs(w).mean() ** 2)
 print(f"closest of 1024 rows of signs: the signs of w, with mean |w| = {np.abs(w).mean():.3f}; "
       f"{errors[best] / (w**2).sum():.0%} of the square of w is lost")
 
 # %% [markdown]
 # BinaryViT subtracts the mean of a row before it takes the signs. Then about half of them
-# are +1, however lopsided the row is, and a bit says the most that it can.
+# are +1, however far from 0 the row lies, and a bit says the most that it can.
 
 # %%
 lopsided = nn.BinaryLinear(400, 8, init=lambda shape: rng.normal(0.5, 1, shape).astype(np.float32))
@@ -69,8 +69,8 @@ assert abs(centred_share - 0.5) < 0.05 < abs(plain_share - 0.5)
 # ## The true gradient is of no use
 #
 # A sign does not change when its input moves a little. So its derivative is 0, but at one
-# point, where there is none. Here is a network with one layer in floats, two in bits and a
-# head in floats; batch normalisation keeps what goes into a sign around 0. How does the
+# point, where there is none. Here is a network with one layer in floats, two in bits and
+# a head in floats; batch normalisation keeps what goes into a sign around 0. How does the
 # loss change when a weight of its first layer moves?
 
 
@@ -129,15 +129,16 @@ print(f"difference quotients of the loss by {len(quotients)} weights of the firs
 # %% [markdown]
 # ## Straight through
 #
-# The way out is to round forwards and, backwards, to use the derivative of *another*
-# function that looks like a sign and has a slope: a *straight-through estimator*. Two such
-# *surrogates*, with $t$ the input limited to $[-1, 1]$:
+# The way out is to take the sign forwards and, backwards, the derivative of *another*
+# function that looks like it and has a slope, a *surrogate*. That is called a
+# *straight-through estimator*. Two surrogates, with $t$ the input $x$ limited to
+# $[-1, 1]$:
 #
 # $$ \text{clipped:} \; t, \quad \text{derivative } 1; \qquad
 #    \text{Bi-Real:} \; t \, (2 - |t|), \quad \text{derivative } 2 - 2 |x|; $$
 #
-# and 0 outside. Bi-Real's parabolas hug the sign more closely: the area between them and the
-# sign is $2/3$, that of the clipped line is 1.
+# and 0 outside. Bi-Real's parabolas hug the sign more closely: the area between them and
+# the sign is $2/3$, that of the clipped line is 1.
 
 
 # %%
@@ -180,13 +181,8 @@ for name, (surrogate, slope) in SURROGATES.items():
 
 # %%
 for name in SURROGATES:
-    def estimated(x, name=name):
-        return ops.sign(x, estimator=name)
-
-    def surrogate(x, name=name):
-        return sign_surrogate(x, estimator=name)
-
-    minivit.gradcheck(estimated, [x[:50]], surrogate=surrogate)
+    estimated = partial(ops.sign, estimator=name)
+    minivit.gradcheck(estimated, [x[:50]], surrogate=partial(sign_surrogate, estimator=name))
     try:
         minivit.gradcheck(estimated, [x[:50]])
     except minivit.GradientError as error:
@@ -199,8 +195,8 @@ print(f"without its surrogate: {refused}")
 # ## A layer by hand
 #
 # All of a binary layer, forwards and backwards. For weights BinaryViT takes the clipped
-# estimator. It passes by the scale, which counts as a constant; and what was centred on the
-# way in is centred on the way back.
+# estimator. The scale counts as a constant, and does not even multiply the gradient; and
+# what was centred on the way in is centred on the way back.
 
 
 # %%
@@ -235,9 +231,10 @@ print("our binary layer = minivit's: values, and gradients by input and latent w
 # %% [markdown]
 # ## Training
 #
-# The same network four times: with real activations and weights (limited to $[-1, 1]$ by the
-# clipped line), with the true gradient, which is 0, and with both estimators. Nothing else
-# differs. After each step we count how many of the 8,192 binary weights have *flipped*.
+# The same network four times: with real activations and weights (limited to $[-1, 1]$ by
+# the clipped line), with the true gradient, which is 0, and with both estimators. Nothing
+# else differs. After each step we count how many of the 8,192 binary weights have
+# *flipped*.
 
 
 # %%
@@ -247,6 +244,10 @@ def true_sign(x):
 
 def no_bits(x):
     return ops.clip(x, -1, 1)
+
+
+def real_layer(*sizes, init):
+    return nn.Linear(*sizes, bias=False, init=init)
 
 
 KINDS = {
@@ -275,7 +276,7 @@ def train(kind, seed, keep_latent=True):
     Args:
         keep_latent: False forgets the latent weights before training, and after each step.
     """
-    layer = nn.Linear if kind == "real" else nn.BinaryLinear
+    layer = real_layer if kind == "real" else nn.BinaryLinear
     model = SignNet(KINDS[kind], seed=seed, layer=layer)
     optimizer = AdamW(model.named_parameters(), weight_decay=0)
     draw, flips, row = np.random.default_rng(seed), [], []
@@ -315,15 +316,15 @@ assert all(flips.sum() == 0 for _, flips, _ in runs["true gradient"])
 assert right["true gradient"].max() < 65 < 75 < min(right["clipped"].min(), right["Bi-Real"].min())
 
 # %% [markdown]
-# With the true gradient only the head learns, on what signs of random projections happen to
-# say. With an estimator the network in bits does about what the real one does.
+# With the true gradient only the head learns, on what signs of random projections happen
+# to say. With an estimator the network in bits does nearly what the real one does.
 #
 # ## Why the latent weights stay
 #
 # The forward pass only ever sees signs. Why keep a float behind each? Because one step is
 # far too small to turn a +1 into a -1. Small steps in one direction have to *add up*
-# somewhere until they cross zero. Put the sign in the latent weight's place after each step,
-# and nothing ever flips:
+# somewhere until they cross zero. Put the sign in the latent weight's place after each
+# step, and nothing ever flips:
 
 # %%
 _, forgotten, _ = train("Bi-Real", seed=0, keep_latent=False)
@@ -370,7 +371,7 @@ if figure:
     panels[1, 0].set(title="six latent weights, less the row's mean", xlabel="step",
                      ylabel="above 0 the weight is +, below -")
     panels[1, 1].plot(flips, ".", color="#777777", ms=3)
-    panels[1, 1].set(title="flips in each step, falling with the learning rate", xlabel="step",
+    panels[1, 1].set(title="flips in each step", xlabel="step",
                      ylabel=f"of {model.layers[0].weight.size * 2:,} weights", ylim=(0, None))
     lesson.save(figure, "signs")
 
@@ -387,19 +388,21 @@ def draw_regions(axes, kind):
                 cmap="RdBu", vmin=0, vmax=1, alpha=0.6)
     for which, colour in ((0, "#b2182b"), (1, "#2166ac")):
         axes.plot(*points[labels == which].T, ".", color=colour, ms=2)
-    axes.set(title=f"{kind}: {right[kind].mean():.1f} %", xticks=[], yticks=[])
+    axes.set(title=f"{kind}: {right[kind][0]:.1f} %", xticks=[], yticks=[])
 
 
-figure, panels = lesson.figure(1, 4, figsize=(13, 3.6))
+figure, panels = lesson.figure(1, 4, figsize=(13, 3.9))
 if figure:
     for axes, kind in zip(panels, KINDS):
         draw_regions(axes, kind)
+    figure.suptitle("Which spiral? What four networks say, training points, and the share of "
+                    "test points named correctly")
     lesson.save(figure, "regions")
 
 # %% [markdown]
-# In the library: `minivit/ops/binary.py`, whose kernels are in `kernels/straight_through.py`,
-# and `nn/binary.py`. Lesson 13 makes the products of signs fast, lesson 14 builds a
-# transformer of them.
+# In the library: `minivit/ops/binary.py`, whose kernels are in
+# `kernels/straight_through.py`, and `nn/binary.py`. Lesson 13 makes the products of signs
+# fast, lesson 14 builds a transformer of them.
 #
 # Exercises: `lessons/exercises/12.py`, checked by `python -m lessons check 12`.
 
@@ -409,5 +412,6 @@ lesson.passed(
     right_with_true_gradient=f"{right['true gradient'].mean():.1f} %",
     clipped=f"{right['clipped'].mean():.1f} %",
     bi_real=f"{right['Bi-Real'].mean():.1f} %",
-    flips=f"0 and {flips.sum()}",
+    flips_without_latent_weights=forgotten.sum(),
+    with_them=f"{flips.sum():,}",
 )

@@ -8,7 +8,9 @@ from lessons.checking import Exercise
 def block_cases(rng):
     a, b = rng.standard_normal((2, 4, 4))
     gamma_1, gamma_2 = rng.standard_normal((2, 4))
-    return [(rng.standard_normal((3, 4)), lambda z: np.tanh(z @ a), lambda z: np.maximum(z @ b, 0), gamma_1, gamma_2)]
+    z = rng.standard_normal((3, 4))
+    z.flags.writeable = False
+    return [(z, lambda z: np.tanh(z @ a), lambda z: np.maximum(z @ b, 0), gamma_1, gamma_2)]
 
 
 def attention_cases(rng):

@@ -7,10 +7,9 @@ from lessons.checking import Exercise
 
 def cutmix_cases(rng):
     boxes = [(2, 1, 3, 4), (0, 0, 2, 8), (0, 0, 6, 8), (3, 3, 0, 5)]
-    return [
-        (*rng.standard_normal((2, 5, 3, 6, 8)), np.array([0, 1, 2, 3, 3]), np.array([3, 2, 1, 0, 3]), 4, box)
-        for box in boxes
-    ]
+    images, partners = rng.standard_normal((2, 5, 3, 6, 8))
+    images.flags.writeable = partners.flags.writeable = False
+    return [(images, partners, np.array([0, 1, 2, 3, 3]), np.array([3, 2, 1, 0, 3]), 4, box) for box in boxes]
 
 
 def drop_cases(rng):
@@ -32,20 +31,28 @@ def paste(images, partners, box):
     return np.where(inside, partners, images)
 
 
-def cutmix_by(share_of):
-    """CutMix with another rule for the share of the partners."""
+def true_share(box, h, w):
+    return box[2] * box[3] / (h * w)
+
+
+def cutmix_by(share_of, pasted=lambda box: box):
+    """CutMix with another rule for the share of the partners, or another box."""
 
     def cutmix(images, partners, labels, partner_labels, classes, box):
         share, one_hot = share_of(box, *images.shape[2:]), np.eye(classes)
-        return paste(images, partners, box), (1 - share) * one_hot[labels] + share * one_hot[partner_labels]
+        return paste(images, partners, pasted(box)), (1 - share) * one_hot[labels] + share * one_hot[partner_labels]
 
     return cutmix
 
 
 def box_kept(images, partners, labels, partner_labels, classes, box):
-    return cutmix_by(lambda b, h, w: b[2] * b[3] / (h * w))(
-        partners, images, labels, partner_labels, classes, box
-    )  # fmt: skip
+    return cutmix_by(true_share)(partners, images, labels, partner_labels, classes, box)
+
+
+def one_label_for_another(images, partners, labels, partner_labels, classes, box):
+    share, one_hot = true_share(box, *images.shape[2:]), np.eye(classes)
+    targets = np.where(one_hot[partner_labels] == 1, share, (1 - share) * one_hot[labels])
+    return paste(images, partners, box), targets
 
 
 def not_divided(x, keep, rate):
@@ -83,7 +90,7 @@ def dropped(rate, depth):
 EXERCISES = {
     "cutmix": Exercise(
         cutmix_cases,
-        "the box's share of the area is the partner's share of the target",
+        "inside the box all is the partner's, outside nothing; its share of the area is its share of the target",
         {
             "the targets: the box is the part that the partner has": cutmix_by(
                 lambda box, h, w: 1 - box[2] * box[3] / (h * w)
@@ -91,6 +98,13 @@ EXERCISES = {
             "the share is one of area, so both sides of the box count": cutmix_by(lambda box, h, w: box[2] / h),
             "labels change too, in proportion": cutmix_by(lambda box, h, w: 0.0),
             "the partner is pasted into the box, not around it": box_kept,
+            "top and height count rows (axis 2), left and width columns (axis 3)": cutmix_by(
+                true_share, lambda box: (box[1], box[0], box[3], box[2])
+            ),
+            "the box has a height and a width; they do not say where it ends": cutmix_by(
+                true_share, lambda box: (box[0], box[1], max(box[2] - box[0], 0), max(box[3] - box[1], 0))
+            ),
+            "where both have the same label, its shares add up": one_label_for_another,
         },
     ),
     "drop_path": Exercise(

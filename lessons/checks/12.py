@@ -23,9 +23,11 @@ def bit_cases(rng):
         (np.full(3, -1.0), 0.05, 0.1),
         (np.full(12, 1.0), 0.5, 0.1),
         (np.array([1.0, 1.0, 1.0, -4.0, -1.0, 9.0]), 0.25, 0.1),
+        (np.array([-8.0, 3.0, 2.0]), 0.5, 0.25),  # leaves [-1, 1], and does not come back
         (np.full(4, 5.0), 1.2, 0.5),  # outside: it stays where it is
         (rng.standard_normal(40), -0.1, 0.2),
         (np.array([2.0, -1.0, 1.0]), 0.5, 0.25),  # comes to 0 exactly
+        (np.full(3, 5.0), 1.0, 0.25),  # just at the edge
     ]
 
 
@@ -70,6 +72,10 @@ def without_cotangent(cotangent, x):
     return np.where(np.abs(x) <= 1, 2 - 2 * np.abs(x), 0.0)
 
 
+def one_sided(cotangent, x):
+    return cotangent * np.where(np.abs(x) <= 1, 2 - 2 * x, 0)
+
+
 def surrogate_itself(cotangent, x):
     t = np.clip(x, -1, 1)
     return cotangent * t * (2 - np.abs(t))
@@ -89,6 +95,14 @@ def not_stopped(gradients, latent, rate):
 
 def forgetful(gradients, latent, rate):
     return walk(gradients, latent, rate, keep=lambda w: 1.0 if w >= 0 else -1.0)
+
+
+def open_interval(gradients, latent, rate):
+    return walk(gradients, latent, rate, passes=lambda w: abs(w) < 1)
+
+
+def limited(gradients, latent, rate):
+    return walk(gradients, latent, rate, keep=lambda w: min(max(w, -1), 1))
 
 
 def uphill(gradients, latent, rate):
@@ -122,6 +136,7 @@ EXERCISES = {
             "that is the clipped estimator; Bi-Real's slope is 2 in the middle and falls to 0": clipped,
             "beyond 1 and -1 the surrogate is constant": not_limited,
             "that is the true derivative, of which nothing can be learned": true_derivative,
+            "the slope falls on both sides of 0": one_sided,
             "the chain rule: what comes from above counts too": without_cotangent,
             "the surrogate's derivative is wanted, not its value": surrogate_itself,
         },
@@ -132,6 +147,8 @@ EXERCISES = {
         {
             "no gradient passes where the latent weight lies beyond 1 or -1": not_stopped,
             "do not put the sign in the latent weight's place: small steps must add up": forgetful,
+            "1 and -1 themselves belong to [-1, 1]": open_interval,
+            "the latent weight is not limited: where it has left [-1, 1], it stays where it is": limited,
             "descent goes against the gradient": uphill,
             "the sign is wanted after each step, not before it": sign_before,
             "a bit has no third value: sign(0) is +1": zero_at_zero,

@@ -29,7 +29,7 @@ def class_attention(query, keys, values):
 
 
 def multiply_adds(n, d):
-    """Return the multiply-adds of self-attention, and those of class attention, as two whole numbers.
+    """Return the multiply-adds of self-attention, and those of class attention, as a tuple of whole numbers.
 
     Count queries, keys, values, both products of attention, and the output layer; no biases, no talking heads.
     Self-attention has N patch tokens and no other. In class attention the class token asks itself and the N patches.

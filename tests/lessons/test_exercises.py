@@ -84,6 +84,12 @@ def test_results_are_compared_by_shape_and_size():
     assert checking.agree(np.True_, True, 1e-6) and not checking.agree("ab", "a", 1e-6)
 
 
+def test_arguments_must_stay_as_they_are():
+    task = checking.Exercise(lambda rng: [(np.arange(3.0),)], hint="think")
+    assert checking.judge(task, lambda x: x * 2, lambda x: x * 2) is None
+    assert "work on a copy" in checking.judge(task, lambda x: np.multiply(x, 2, out=x), lambda x: x * 2)
+
+
 def test_hints_tell_sequences_apart_in_one_line():
     pair = (np.ones(3), np.ones(3))
     assert "3 values, and should give 2" in checking.difference([1, 2, 3], pair, 1e-6)
