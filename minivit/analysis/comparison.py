@@ -77,7 +77,7 @@ class Group:
     def label(self):
         """The settings as a phrase: ``sl_vit, lr=0.001``."""
         return ", ".join(
-            _text(value) if key in FIRST else f"{key}={_text(value)}"
+            _text(value) if key in FIRST and key not in FILES else f"{key}={_text(value)}"
             for key, value in self.settings.items()
             if value is not None
         )
