@@ -114,7 +114,7 @@ def test_distillation_has_no_settings_without_a_teacher():
 
 def test_labels_are_short():
     one, other = group([outcome(model="vit", lr=0.001, teacher="a/best.npz"), outcome(49, model="vit")])
-    assert one.label == "vit, a" and other.label == "vit"
+    assert one.label == "vit, teacher=a" and other.label == "vit"
     lr = group([outcome(model="vit", lr=1e-5), outcome(49, model="vit", model_args={"depth": 3})])
     assert [g.label for g in lr] == ["vit, lr=1e-05", "vit, lr=0.002"]
 
