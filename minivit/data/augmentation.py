@@ -77,6 +77,8 @@ class Augmentation:
                 raise UsageError(f"unknown {name} {value!r}{suggest(value, known)}; known: {', '.join(known)}")
         if self.crop_padding and self.resized_crop:
             raise UsageError("crop_padding and resized_crop are two ways to crop: set one of them to 0")
+        if self.mix_mode == "pair" and self.mix_partner != "reversed":
+            raise UsageError(f"mix_mode 'pair' needs mix_partner 'reversed', not {self.mix_partner!r}")
         check_policy(self.auto_augment)
 
     @property

@@ -48,9 +48,12 @@ def build_model(config, dataset):
     return model
 
 
-def load_initial_weights(model, config):
-    """Take over the weights that the run starts from: classifiers only if they have as many classes, and the settings
-    do not want new ones.
+def load_initial_weights(model, config, class_names):
+    """Take over the weights that the run starts from: classifiers only if they are for the same classes, and the
+    settings do not want new ones.
+
+    Args:
+        class_names: of the run's data set. Of weights without names, the number of classes decides.
 
     Returns:
         A ``Transfer``: which classifiers stayed new, and which tables were resampled.
@@ -75,7 +78,8 @@ def load_initial_weights(model, config):
             f"{saved.path} was trained on images of {old} pixels, and a {config.model} has other layers at {new}: "
             f"add --img-size {min(shape)}"
         ) from error
-    dropped = classifiers(model) if config.zero_head else moved.dropped
+    others = saved.class_names and saved.class_names != tuple(class_names)
+    dropped = classifiers(model) if config.zero_head or others else moved.dropped
     new = model.state_dict()
     model.load_state_dict({**moved.model.state_dict(), **{name: new[name] for name in dropped}})
     return replace(moved, dropped=dropped)

@@ -1,7 +1,7 @@
 """Recipes: every number that a training run needs, under one name. Pure data, quick for ``--help`` to list.
 
-The papers' recipes stand here as published; where ours differ, the description says so. The ``quick_*`` ones keep a
-paper's method and take a schedule and a network for two CPU cores.
+The papers' recipes stand here as published; where ours differ, the description or docs/training.md says so. The
+``quick_*`` ones keep a paper's method and take a schedule and a network for two CPU cores.
 """
 
 from collections.abc import Mapping
@@ -261,6 +261,7 @@ def _augreg(level, regularised):
         drop_rate=0.1 if regularised else 0.0,
         drop_path=0.1 if regularised else 0.0,
         resized_crop=0.05,
+        interpolation="bilinear",  # the published code's is without antialiasing
         auto_augment=policy,
         mixup=alpha,
         mix_partner="rolled",
@@ -337,6 +338,7 @@ RECIPES = {
             lr=2e-3,
             warmup_epochs=1,
             resized_crop=0.0,
+            interpolation="bicubic",
             crop_padding=4,
             model_args=_SMALL_VIT,
         ),

@@ -53,7 +53,7 @@ class Trainer:
 
     def load_initial_weights(self):
         """Take over the weights of ``config.init_from``, and say what could not be taken over."""
-        moved = build.load_initial_weights(self.model, self.config)
+        moved = build.load_initial_weights(self.model, self.config, self.dataset.class_names)
         if self.ema is not None:
             self.ema = ModelEma(self.model, self.config.ema, self.config.ema_warmup)
         if moved.dropped:
@@ -81,7 +81,6 @@ class Trainer:
         stopped_by = None
         if self.teacher is not None and not self.loader.augmentation.is_random:
             self.answers = self.teacher.answers()
-        self.model.train(not self.config.linear_probe)  # frozen features are those of evaluation
         # Every step looks for overflow and NaN, and reports them with their place: no warnings before that.
         with StopRequest() as stop, np.errstate(over="ignore", invalid="ignore"):
             while self.state.epoch < self.config.epochs and stopped_by is None:
@@ -96,6 +95,8 @@ class Trainer:
     def _train_epoch(self, stop, deadline):
         """Take the remaining steps of an epoch. Returns None at its end, or what stopped it before."""
         state, total = self.state, len(self.loader)
+        self.model.train(not self.config.linear_probe)  # frozen features are those of evaluation
+        self.model.training = True  # the network itself: two heads answer one by one, and each has its lesson
         saved = started = time.perf_counter()
         label = f"epoch {state.epoch + 1}/{self.config.epochs}"
         batches = contextlib.closing(self.loader.epoch(state.epoch, start_batch=state.batch))

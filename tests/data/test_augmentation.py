@@ -97,6 +97,13 @@ def test_color_jitter_gives_way_to_a_policy():
     np.testing.assert_array_equal(augmented(color_jitter=0.4, **policy)[0], augmented(**policy)[0])
 
 
+@pytest.mark.parametrize("switch, method", [(0, {"mixup": 0.8}), (1, {"cutmix": 1.0})])
+def test_the_switch_chooses_between_mixup_and_cutmix(switch, method):
+    chosen = augmented(mixup=0.8, cutmix=1.0, mix_switch=switch)
+    for found, alone in zip(chosen, augmented(**method), strict=True):
+        np.testing.assert_array_equal(found, alone)
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
@@ -105,6 +112,7 @@ def test_color_jitter_gives_way_to_a_policy():
         ({"erase_mode": "pixels"}, "unknown erase_mode 'pixels'; did you mean 'pixel'"),
         ({"mix_partner": "rolling"}, "unknown mix_partner 'rolling'"),
         ({"mix_mode": "bach"}, "did you mean 'batch'"),
+        ({"mix_mode": "pair", "mix_partner": "shuffled"}, "mix_mode 'pair' needs mix_partner 'reversed'"),
         ({"erase": 1.5}, "erase must be from 0 to 1"),
         ({"mixup": -1.0}, "mixup must be from 0"),
         ({"crop_padding": 1_000_000}, "crop_padding must be from 0 to 512"),

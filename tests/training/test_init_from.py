@@ -24,10 +24,10 @@ def start(start):
 def weights(tmp_path):
     """``weights(**arguments)``: the path of a network for other classes, another size, another normalisation."""
 
-    def save(name="vit", classes=3, **arguments):
+    def save(name="vit", classes=3, class_names=(), **arguments):
         model = minivit.create_model(name, seed=9, num_classes=classes, **{**MODEL, **arguments})
         path = tmp_path / f"{name}.npz"
-        checkpoint.save(path, model, data="other", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+        checkpoint.save(path, model, data="other", class_names=class_names, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
         return str(path)
 
     return save
@@ -43,10 +43,10 @@ def test_model_and_arguments_are_the_checkpoints(weights):
         resolve(PLAIN | {"init_from": path, "model": "sl_vit"})
 
 
-def first_weights(start, **settings):
+def first_weights(start, name="first", **settings):
     """The checkpoint before the first step."""
     still = {"optimizer": "sgd", "lr": 0.0, "min_lr": 0.0, "weight_decay": 0.0, "epochs": 1, "warmup_epochs": 0}
-    folder, _ = start("first", **still, **settings)
+    folder, _ = start(name, **still, **settings)
     return checkpoint.read(folder.last)
 
 
@@ -69,6 +69,28 @@ def test_other_classes_get_a_new_head(start, weights, capsys):
             np.testing.assert_array_equal(new.weights[name], array, err_msg=name)
     assert new.weights["head.weight"].any()
     assert "note: not taken over: head.weight, head.bias" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "names, same", [(("red", "green", "blue"), True), (("red", "blue", "green"), False), (("cat", "dog", "cow"), False)]
+)
+def test_classes_are_known_by_name_where_there_are_names(start, weights, capsys, names, same):
+    path = weights(class_names=names)
+    old, new = checkpoint.read(path), first_weights(start, init_from=path)
+    for name, array in old.weights.items():
+        if same or not name.startswith("head."):
+            np.testing.assert_array_equal(new.weights[name], array, err_msg=name)
+    if not same:
+        fresh = first_weights(start, "fresh", init_from=weights("vit", 7)).weights["head.weight"]
+        np.testing.assert_array_equal(new.weights["head.weight"], fresh)  # of the same seed
+    assert ("note: not taken over: head.weight, head.bias" in capsys.readouterr().err) != same
+
+
+def test_the_average_begins_with_the_first_weights(start, weights):
+    path = weights()
+    average = first_weights(start, init_from=path, ema=0.5).ema
+    for name, array in checkpoint.read(path).weights.items():
+        np.testing.assert_array_equal(average[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize("classes", [3, 7])
@@ -107,8 +129,11 @@ def test_other_layers_at_another_size_are_named_by_the_sizes(start, tmp_path):
     assert str(error.value) == (
         f"{path} was trained on images of 64x64 pixels, and a t2t has other layers at 8x8: add --img-size 64"
     )
-    with pytest.raises(StateDictError, match="qkv"):  # not the size alone
-        start(init_from=str(path), model_args={"token_dim": 8})
+    model = minivit.create_model("t2t", num_classes=3, img_size=64, **{**tiny, "token_dim": 8})
+    model.arguments["token_dim"] = 4
+    checkpoint.save(path, model)
+    with pytest.raises(StateDictError, match="qkv"):  # a damaged file: not the size alone
+        start("damaged", init_from=str(path))
 
 
 @pytest.mark.parametrize("resample", ["bicubic", "linear"])
@@ -146,6 +171,27 @@ def test_a_linear_probe_moves_the_classifier_alone(start, weights):
     assert {name.split(".", 1)[1] for name in new.optimizer if name != "steps"} == {"head.weight", "head.bias"}
     probe = first_weights(start, init_from=path, linear_probe=True)
     assert not np.array_equal(new.weights["head.weight"], probe.weights["head.weight"])
+
+
+def test_both_heads_of_a_distilled_model_are_probed(start, weights):
+    """With alpha 1 the teacher speaks to the distillation head, and nobody to the other one."""
+    path = weights("deit_tiny_distilled_patch16_224", drop_rate=0.5)
+    folder, _ = start(init_from=path, linear_probe=True, teacher=weights(), alpha=1.0, label_smoothing=0.0, lr=0.1)
+    old, new = checkpoint.read(path).weights, checkpoint.read(folder.last).weights
+    assert {name for name, array in old.items() if not np.array_equal(new[name], array)} == {
+        "head_dist.weight", "head_dist.bias",
+    }  # fmt: skip
+
+
+def test_a_probe_sees_the_features_of_evaluation_in_every_epoch(start, weights, monkeypatch):
+    seen = set()
+    call = minivit.models.vit.VisionTransformer.forward_features
+    monkeypatch.setattr(
+        minivit.models.vit.VisionTransformer, "forward_features",
+        lambda self, x: seen.update(m.training for m in self.modules() if m is not self) or call(self, x),
+    )  # fmt: skip
+    start(init_from=weights(drop_rate=0.5), linear_probe=True, epochs=2)
+    assert seen == {False}
 
 
 def test_a_probe_keeps_running_statistics(start, tmp_path):

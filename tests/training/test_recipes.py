@@ -132,7 +132,7 @@ def values(recipe, names, **overrides):
             {"epochs": 300, "batch_size": 4096, "lr": 1e-3, "min_lr": 0, "warmup_lr": 0, "weight_decay": 0.1, "clip": 1,
              "auto_augment": "tf-rand-l2-m15", "mixup": 0.5, "cutmix": 0, "mix_partner": "rolled", "drop_rate": 0,
              "drop_path": 0, "attn_drop_rate": 0, "label_smoothing": 0, "erase": 0, "schedule": "cosine",
-             "zero_head": True, "warmup_epochs": 32, "resized_crop": 0.05, "flip": True},
+             "zero_head": True, "warmup_epochs": 32, "resized_crop": 0.05, "interpolation": "bilinear", "flip": True},
         ),
         (
             "augreg_strong2_reg", "vit_base_patch16_224",
