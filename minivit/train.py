@@ -40,7 +40,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted after saving.
 def build_parser():
     """Return the parser of this command. Options that are not given stay None: the recipe decides them."""
     recipes = "\n".join(
-        textwrap.fill(f"  {recipe.name:<12}{recipe.description}", 88, subsequent_indent=" " * 14)
+        textwrap.fill(f"  {recipe.name:<12}  {recipe.description}", 88, subsequent_indent=" " * 14)
         for recipe in RECIPES.values()
     )
     parser = command.Parser("train", description="Train a network.", epilog=EPILOG.format(recipes=recipes))
@@ -69,7 +69,7 @@ def build_parser():
                      help="settings that the options below change one by one (default: shapes for shapes10 "
                      "and shapes100, small_data for all others)")
     how.add_argument("--config", metavar="FILE",
-                     help="config.json of another run, whose settings all stay but those that are given here")
+                     help="config.json of another run, whose settings take the place of the recipe's")
     how.add_argument("--epochs", type=command.positive_int, metavar="N",
                      help=f"passes over the data ({_by_recipe('epochs')}); the warm-up changes in proportion")
     how.add_argument("--batch-size", type=command.positive_int, metavar="N",
@@ -155,7 +155,6 @@ def main(argv=None):
         result = loop.resume(folder, overrides, **options)
     else:
         config = resolve(overrides, RunFolder.read_settings(args.config) if args.config else None)
-        loop.check_model(config)
         folder = RunFolder.create(args.out, config.model, config.data)
         result = loop.train(config, folder, **options)
 

@@ -1,6 +1,6 @@
 """Multi-head self-attention, softmax(scale QK^T + bias) V, and the papers' changes to it as options.
 
-Locality Self-Attention, LSA (Lee et al. 2021, section 3.2), changes softmax(QK^T / sqrt d) V in two ways that can be
+Locality Self-Attention, LSA (Lee et al. 2021), changes softmax(QK^T / sqrt d) V in two ways that can be
 had one by one:
 
 * *learnable temperature*: the scale d^-1/2 becomes a parameter, one for each head. It is stored as the multiplier

@@ -1,4 +1,4 @@
-"""Shifted Patch Tokenization, SPT (Lee et al. 2021, section 3.1).
+"""Shifted Patch Tokenization, SPT (Lee et al. 2021).
 
     SPT(x) = LN(P([x s1 s2 s3 s4])) E
 

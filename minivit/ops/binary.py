@@ -26,7 +26,8 @@ def sign(x, shift=None, /, estimator="bi_real"):
     Args:
         x: (..., C). shift: (C,), or None for 0.
         estimator: "bi_real" takes the derivative 2 - 2|x + shift| in [-1, 1] and 0 outside (Liu et al. 2018, Bi-Real
-            Net, section 3.3); "clipped" takes 1 in [-1, 1] and 0 outside (Hubara et al. 2016).
+            Net, section 3.3); "clipped" takes 1 in [-1, 1] and 0 outside (Courbariaux,
+            Hubara et al. 2016).
     """
     require_floats(x, shift)
     if estimator not in ESTIMATORS:

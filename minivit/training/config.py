@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass, fields
 
 from minivit.errors import MinivitError, UsageError, suggest
 from minivit.training.json_fields import fits, from_json
-from minivit.training.recipes import get_recipe
-from minivit.training.rules import FROM_DATA, MODEL_RATES, OPTIMIZERS, refuse_idle, validate
+from minivit.training.recipes import RECIPES, get_recipe
+from minivit.training.rules import FREE_ARGUMENTS, FROM_DATA, MODEL_RATES, OPTIMIZERS, refuse_idle, validate
 
 DEFAULT_MODEL = "sl_vit"
 DEFAULT_DATA = "shapes10"
@@ -108,13 +108,14 @@ def resolve(overrides, base=None):
             warm-up along in proportion, unless ``warmup_epochs`` is there too; a changed ``batch_size`` the learning
             rate, if the recipe scales it; another ``optimizer`` than the recipe's brings its own ``lr`` and
             ``weight_decay``. With ``init_from`` the model and its arguments are those of that checkpoint.
-        base: a TrainConfig to lay them over instead: all its numbers stay but those that are said.
+        base: a TrainConfig whose numbers take the place of the recipe's.
 
     Returns:
         TrainConfig.
 
     Raises:
-        UsageError: unknown recipe, values that contradict each other, or settings that can have no effect.
+        UsageError: unknown recipe or model, arguments that it does not have, values that contradict each other or the
+            checkpoint of ``init_from``, or settings that can have no effect. Whether patches fit the images, data tell.
         MinivitError: the checkpoint of ``init_from`` or of the teacher cannot be read.
     """
     # not at the top: --help reads this file, and must not wait for NumPy
@@ -123,11 +124,13 @@ def resolve(overrides, base=None):
     said = dict(overrides)
     if base is not None and said.setdefault("init_from", base.init_from) == base.init_from:
         said.setdefault("model", base.model)
-    inherited = _inherit(said)
+    saved = _initial_checkpoint(said)
     before = _from_recipe(said) if base is None else base.as_dict()
+    _follow(before, said)
     values = before | said
-    if values["init_from"] != before["init_from"]:
-        arguments = inherited
+    if values["init_from"] not in (None, before["init_from"]):
+        not_inherited = (*FROM_DATA, *MODEL_RATES.values())
+        arguments = {name: value for name, value in saved.arguments.items() if name not in not_inherited}
     elif values["model"] != before["model"]:
         arguments = {key: value for key, value in before["model_args"].items() if accepts(values["model"], key)}
     else:
@@ -136,13 +139,13 @@ def resolve(overrides, base=None):
     for name, keyword in MODEL_RATES.items():
         if name not in said and not accepts(values["model"], keyword):
             values[name] = 0.0  # that of the recipe or the other run is for transformers
-    policies = {"none": "", "data": policy_for(values["data"])}
-    values["auto_augment"] = policies.get(values["auto_augment"], values["auto_augment"])
+    values["auto_augment"] = policy_for(values["auto_augment"], values["data"])
     validate(values)
-    changed = {name for name, value in said.items() if value and value != before[name]}
-    if values["teacher"] is None and changed & TEACHING:
+    network = _configure(values, saved, said.get("model_args", {}))
+    if values["teacher"] is None and any(said.get(name) for name in TEACHING):
         raise UsageError("distillation needs a teacher: add --teacher CKPT")
-    refuse_idle(changed, values)
+    changed = {name for name, value in said.items() if value and value != before[name]}
+    refuse_idle(changed, values, network)
     _add_fingerprints(values)
     return TrainConfig(**values)
 
@@ -154,23 +157,28 @@ def _from_recipe(said):
     values = {f.name: getattr(recipe, f.name, None) for f in fields(TrainConfig)}
     values.update(model=model, data=data, recipe=recipe.name, seed=0, model_args=recipe.model_args_for(model))
     values.update(lr=recipe.lr_for(model), drop_path=recipe.drop_path_for(model))
-    if recipe.scale_lr and "batch_size" in said:
-        values["lr"] *= said["batch_size"] / recipe.batch_size
     if recipe.pad_small_images and _is_small(data, said.get("img_size")):
         values.update(resized_crop=0.0, crop_padding=4)
-    if said.get("optimizer", recipe.optimizer) != recipe.optimizer:
-        values.update(OPTIMIZERS.get(said["optimizer"], {}))  # an unknown one is refused later
-    if "epochs" in said:
-        values["warmup_epochs"] = recipe.warmup_epochs * said["epochs"] / recipe.epochs
     return values
+
+
+def _follow(values, said):
+    """Change the settings, those of a recipe or a run, that go along with others that are said."""
+    recipe = RECIPES.get(values["recipe"])  # another version may have had others
+    changed = {name for name in ("epochs", "batch_size", "optimizer") if said.get(name, values[name]) != values[name]}
+    if "batch_size" in changed and recipe is not None and recipe.scale_lr:
+        values["lr"] *= said["batch_size"] / values["batch_size"]
+    if "optimizer" in changed:
+        values.update(OPTIMIZERS.get(said["optimizer"], {}))  # an unknown one is refused later
+    if "epochs" in changed:
+        values["warmup_epochs"] = values["warmup_epochs"] * said["epochs"] / values["epochs"]
 
 
 def _add_fingerprints(values):
     from minivit.training.teacher import fingerprint
 
     for path, digest, what in (("teacher", "teacher_sha256", "teacher"), ("init_from", "init_sha256", "checkpoint")):
-        if values[path] is not None:
-            values[digest] = fingerprint(values[path], what)
+        values[digest] = None if values[path] is None else fingerprint(values[path], what)
 
 
 def _is_small(data, img_size):
@@ -179,10 +187,10 @@ def _is_small(data, img_size):
     return (img_size or stored) <= 32
 
 
-def _inherit(said):
-    """Where ``init_from`` is there: put its model into ``said``, and return the constructor keywords of that model."""
+def _initial_checkpoint(said):
+    """Return the Checkpoint of ``init_from``, and put its model into ``said``; None where there is none."""
     if said.get("init_from") is None:
-        return {}
+        return None
     from minivit.training import checkpoint
 
     saved = checkpoint.read(said["init_from"])
@@ -190,12 +198,40 @@ def _inherit(said):
         raise UsageError(f"{saved.path} is packed: it holds bits, not weights to start from")
     if said.setdefault("model", saved.architecture) != saved.architecture:
         raise UsageError(f"{saved.path} holds a {saved.architecture}, not a {said['model']}: leave --model out")
-    return {name: v for name, v in saved.arguments.items() if name not in (*FROM_DATA, *MODEL_RATES.values())}
+    return saved
 
 
-def policy_for(data):
-    """The AutoAugment policy that the small-data paper's code takes for a data set of that name."""
-    return "imagenet" if data == "tiny_imagenet" or data.startswith("folder:") else "cifar"
+def _configure(values, saved, model_args):
+    """Return the configuration of the network, as far as the size of the images does not matter.
+
+    Args:
+        values: all settings.
+        saved: the Checkpoint of ``init_from``, or None.
+        model_args: those that are said.
+    """
+    from minivit.models import configure
+
+    if saved is None:
+        sized = ("patch_size", "stride", "reductions")  # they have to fit the images
+        return configure(values["model"], **{key: v for key, v in values["model_args"].items() if key not in sized})
+    own, wanted = saved.configuration(), configure(saved.architecture, **{**saved.arguments, **model_args})
+    for name in model_args:
+        old, new = getattr(own, name), getattr(wanted, name)
+        if old != new and name not in FREE_ARGUMENTS:
+            raise UsageError(
+                f"{saved.path} holds a {saved.architecture} with {name} {old}, not {new}: leave --model-arg {name} out"
+            )
+    return wanted
+
+
+def policy_for(word, data):
+    """Return the AutoAugment policy that a user or a recipe means by ``word``, for the data set of that name.
+
+    ``none`` is none, and ``data`` the policy that the small-data paper's code takes for such data.
+    """
+    if word == "data":
+        return "imagenet" if data == "tiny_imagenet" or data.startswith("folder:") else "cifar"
+    return "" if word == "none" else word
 
 
 NOT_SETTABLE = ("model", "data", "recipe", "model_args", "teacher_sha256", "init_sha256")
@@ -240,5 +276,7 @@ def differences(config, overrides):
             pairs = [(f"--model-arg {key}=", new, config.model_args.get(key)) for key, new in value.items()]
         else:
             pairs = [("--" + name.replace("_", "-") + " ", value, getattr(config, name))]
+        if name == "auto_augment" and policy_for(value, config.data) == config.auto_augment:
+            continue
         phrases += [f"{option}{new} (the run has {old})" for option, new, old in pairs if new != old]
     return phrases

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 
 from minivit.data import load_dataset
 from minivit.errors import MinivitError, UsageError
-from minivit.models import configure
-from minivit.training import checkpoint
+from minivit.training import checkpoint, report
 from minivit.training.config import differences
 from minivit.training.run_state import RunRecord
 from minivit.training.teacher import fingerprint
@@ -67,9 +66,17 @@ def train(config, folder, *, data_dir=None, offline=False, time_budget=None):
         trainer = Trainer(config, folder, _load(config, data_dir, offline, normalisation))
         if config.init_from:
             trainer.load_initial_weights()
+        elif config.recipe == "augreg_transfer":
+            report.note(f"note: recipe {config.recipe} is for weights that have learned; without --init-from none have")
         folder.write_config(config.as_dict(), trainer.environment)
         trainer.save_last()  # from here on there is something to resume
-        stopped_by = trainer.run(time_budget)
+        try:
+            stopped_by = trainer.run(time_budget)
+        except UsageError:
+            if trainer.step == 0:  # nothing is lost, and the corrected command may want this folder
+                folder.config.unlink(missing_ok=True)
+                folder.last.unlink(missing_ok=True)
+            raise
         return _result(config, folder, trainer.state, trainer.model.num_parameters(), stopped_by)
 
 
@@ -88,12 +95,12 @@ def resume(folder, overrides=None, *, data_dir=None, offline=False, time_budget=
         config, state, said = record.config, record.state, dict(overrides or {})
         weights = said.pop("init_from", config.init_from)
         if weights != config.init_from and (
-            config.init_from is None or fingerprint(weights, "checkpoint") != config.init_sha256
+            None in (weights, config.init_from) or fingerprint(weights, "checkpoint") != config.init_sha256
         ):
             raise UsageError(f"a resumed run started from other weights than {weights}: drop --init-from")
         teacher = said.pop("teacher", config.teacher)
         if teacher != config.teacher:  # the same file may lie elsewhere now
-            if config.teacher is None or fingerprint(teacher) != config.teacher_sha256:
+            if None in (teacher, config.teacher) or fingerprint(teacher) != config.teacher_sha256:
                 raise UsageError(f"a resumed run keeps its teacher, and {teacher} is another file: drop --teacher")
             config = record.config = replace(config, teacher=teacher)
         changed = differences(config, said)
@@ -111,17 +118,6 @@ def resume(folder, overrides=None, *, data_dir=None, offline=False, time_budget=
         trainer.restore(saved, record)
         stopped_by = trainer.run(time_budget)
         return _result(config, folder, trainer.state, trainer.model.num_parameters(), stopped_by)
-
-
-def check_model(config):
-    """Find misspelt names before a folder is made and data are downloaded.
-
-    Patch size and stride have to wait for the size of the images.
-
-    Raises:
-        UsageError: no such model, or it has no such arguments.
-    """
-    configure(config.model, **{key: v for key, v in config.model_args.items() if key not in ("patch_size", "stride")})
 
 
 def _check_sizes(config, saved):

@@ -31,6 +31,9 @@ MODEL_RATES = {"drop_path": "drop_path_rate", "drop_rate": "drop_rate", "attn_dr
 FROM_DATA = ("num_classes", "img_size", "in_chans", "seed")
 """Constructor keywords that are no model arguments of a run: the data set or another option gives them."""
 
+FREE_ARGUMENTS = ("stride", "stem_stride", "strides", "gelu", "norm_eps", "mask_diagonal", "diagonal", "eval_heads")
+"""Model arguments that may differ from those of the checkpoint that a run starts from: all its weights still fit."""
+
 
 def augmentation(values):
     """Return the ``Augmentation`` that settings describe.
@@ -99,18 +102,20 @@ def _validate_model(values):
             raise UsageError(f"{model} has no {keyword}: {option} is not for it")
 
 
-def refuse_idle(changed, values):
+def refuse_idle(changed, values, network):
     """Refuse settings that a user may believe to work, and that can have no effect beside the others.
 
     Args:
         changed: names of the settings that the user has switched on, or set to another value than before.
         values: all settings.
+        network: the configuration of the model.
 
     Raises:
         UsageError: it names the first, and what it needs.
     """
     v = values
     for names, works, instead in (
+        (("teacher",), v["alpha"], "alpha is 0: raise --alpha"),
         (("temperature", "kl_reduction"), v["distill"] == "soft", "hard distillation has none: add --distill soft"),
         (("label_smoothing",), not v["teacher"] or v["alpha"] < 1, "alpha 1 leaves no labels: lower --alpha"),
         (("resample",), v["init_from"], "it needs weights of another size: add --init-from CKPT"),
@@ -124,6 +129,7 @@ def refuse_idle(changed, values):
         (("ema_warmup",), v["ema"], "nothing is averaged: add --ema X"),
         (("nesterov",), v["optimizer"] == "sgd", "it is one of sgd: add --optimizer sgd"),
         (("decay_all", "decay_dist_token"), v["weight_decay"], "nothing decays: add --weight-decay X"),
+        (("decay_dist_token",), getattr(network, "distilled", False), "the model has none: take one that is distilled"),
         (("decay_dist_token",), not v["decay_all"], "decay_all decays it anyway: set decay_all=false"),
         (("warmup_lr",), v["warmup_epochs"], "there is no warm-up: add --warmup-epochs X"),
         (("min_lr",), v["schedule"] not in ("step", "constant"), "this --schedule has no floor: take another"),

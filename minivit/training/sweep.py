@@ -16,7 +16,6 @@ from minivit.errors import MinivitError, UsageError, suggest
 from minivit.training import lock, report
 from minivit.training.config import DEFAULT_DATA, TrainConfig, resolve
 from minivit.training.json_fields import from_json
-from minivit.training.loop import check_model
 from minivit.training.results import (
     FAILED,
     FINISHED,
@@ -143,8 +142,6 @@ class Sweep:
         """
         settings, needs = self.settings(name), self.runs[name].needs
         pending = [key for key, other in needs.items() if not self.folders[other].best.is_file()]
-        if settings.get("auto_augment") == "none":  # as on the command line
-            settings["auto_augment"] = ""
         try:
             from_json(TrainConfig, resolve({}).as_dict() | settings, "the settings")  # are all of the right kind?
             _check_data(settings.get("data", DEFAULT_DATA))
@@ -152,7 +149,6 @@ class Sweep:
                 return {}
             stand_in = dict.fromkeys(pending, __file__)  # of a teacher only the sum is read: any file will do
             config = resolve(settings | stand_in)
-            check_model(config)
             config = TrainConfig.from_dict(config.as_dict()).as_dict()
             if pending:
                 config |= {"teacher": settings["teacher"], "teacher_sha256": None}

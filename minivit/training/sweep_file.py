@@ -213,6 +213,8 @@ def _refuse_others(table, known, what):
 
 
 def _refuse_strange(key, value, where):
+    if None in (value if isinstance(value, list) else [value]) and not key.startswith("model_args"):
+        raise UsageError(f"{key} in {where} cannot be null: leave it out")
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):  # dates, infinities

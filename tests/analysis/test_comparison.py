@@ -14,9 +14,10 @@ from minivit.training.results import Outcome
 EPOCHS = 3
 
 
-def outcome(accuracy=50.0, status="finished", epochs=EPOCHS, teacher=None, distill="hard", **settings):
+def outcome(accuracy=50.0, status="finished", epochs=EPOCHS, teacher=None, distill="hard", model_args=None, **settings):
     config = resolve({"data": "cifar100", "recipe": "quick", "epochs": EPOCHS} | settings).as_dict()
     config |= {"teacher": teacher, "teacher_sha256": teacher and teacher.split("/")[0], "distill": distill}
+    config["model_args"] |= model_args or {}  # as a file may have them: no model knows them all
     rows = [
         {"epoch": i, "train_loss": 3.0 / i, "test_loss": 1.0, "test_top1": accuracy - EPOCHS + i, "test_top5": 90.0,
          "lr": 1e-3, "seconds": 20.0}

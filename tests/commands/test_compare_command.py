@@ -71,7 +71,8 @@ def test_a_run_folder_and_a_picture(workplace, monkeypatch, call):
 
 def test_what_a_foreign_file_says_does_not_reach_the_terminal_as_it_is(results, tmp_path, call):
     evil = "\x1b[2J\x9b"
-    outcomes = [outcome("vit", 0, [1.0, 2.0], model_args={"depth": 2, evil: evil}), outcome("vit", 0, [1.0], "failed")]
+    outcomes = [outcome("vit", 0, [1.0, 2.0], model_args={"depth": 2}), outcome("vit", 0, [1.0], "failed")]
+    outcomes[0].config["model_args"][evil] = evil
     outcomes[1].name, outcomes[1].error = evil, evil
     write_results(tmp_path / results, outcomes * 2)
     code, out, err = call(compare, results, "--by", "model")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command_line import ROOT, assert_one_line, run, start
 
-from minivit import sweep
+from minivit import sweep, train
 from minivit.training import checkpoint
 from minivit.training.results import read_results
 
@@ -89,6 +89,18 @@ def test_interruptions_of_all_kinds_change_nothing(study):
     if not (study / "whole" / "teacher" / "curves.png").exists():
         files.remove("curves.png")  # Matplotlib is not there
     assert sorted(path.name for path in (study / "cut" / "teacher").iterdir()) == files
+
+
+def test_a_policy_by_name_is_resumed(study, call):
+    content = {"settings": STUDY["settings"] | {"auto_augment": "none", "epochs": 1}, "grid": {"seed": [0]}}
+    (study / "study.json").write_text(json.dumps(content))
+    options = ["--data", "shapes10", "--limit-train", 64, "--limit-test", 32, "--batch-size", 16, "--epochs", 1]
+    options += ["--drop-path", 0.1, "--model-arg", "depth=2", "embed_dim=16", "num_heads=2"]
+    code, _, err = call(train, *options, "--auto-augment", "none", "--out", "runs/study/seed=0", "--time-budget", 1e-9)
+    assert code == 0 and "stopped by time budget" in err
+    code, out, err = call(sweep, "study.json")
+    assert (code, json.loads(out.splitlines()[-1])["finished"]) == (0, 1), err
+    assert "[1/1] seed=0: resumed" in err
 
 
 def test_failed_runs_fail_the_sweep(study, call):

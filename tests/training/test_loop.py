@@ -182,6 +182,32 @@ def test_a_run_that_cannot_begin_leaves_no_folder(start, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("step, files", [(1, []), (2, ["config.json", "last.npz"])])
+def test_usage_that_is_refused_at_the_first_step_leaves_no_run(start, tmp_path, monkeypatch, step, files):
+    take_step, steps = trainer.Trainer._take_step, []
+
+    def take(self, *batch):
+        steps.append(batch)
+        if len(steps) == step:
+            raise UsageError("such settings make no sense")
+        return take_step(self, *batch)
+
+    monkeypatch.setattr(trainer.Trainer, "_take_step", take)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "output.txt").write_text("not of the run")
+    with pytest.raises(UsageError, match="make no sense"):
+        start()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted([*files, "output.txt"])
+    if not files:
+        assert start()[1].stopped_by is None
+
+
+def test_fine_tuning_without_weights_is_noted(start, capsys):
+    start(recipe="augreg_transfer", epochs=1)
+    note = "note: recipe augreg_transfer is for weights that have learned; without --init-from none have\n"
+    assert capsys.readouterr().err.count(note) == 1
+
+
 def test_options_reach_the_loader():
     config = resolve(SETTINGS | {"recipe": "small_data", "crop_padding": 1, "seed": 5, "repeated_augmentation": 2})
     loader = build.build_loader(config, make_blobs(train_images=300))

@@ -196,6 +196,14 @@ def test_settings_may_be_repeated_but_not_changed(start):
     loop.resume(folder, {"epochs": 3, "model": "sl_vit"})
     with pytest.raises(UsageError, match=r"keeps its settings, but --epochs 9 \(the run has 3\), --model vit"):
         loop.resume(folder, {"epochs": 9, "model": "vit"})
+    loop.resume(folder, {"teacher": None, "init_from": None, "auto_augment": "none"})
+
+
+@pytest.mark.parametrize("name", ["teacher", "init_from"])
+def test_a_file_is_kept_too(start, whole, tmp_path, name):
+    folder, _ = start(**{name: str(tmp_path / "whole" / "best.npz")}, time_budget=1e-9)
+    with pytest.raises(UsageError, match=f"drop --{name.replace('_', '-')}"):
+        loop.resume(folder, {name: None})
 
 
 class TestForeignCheckpoints:

@@ -113,6 +113,8 @@ def test_tables_of_model_arguments_may_be_points_of_a_grid():
     runs = plan({"grid": {"model_args": [{"depth": 4, "embed_dim": 96}, {"depth": 6}]}})
     assert [run.name for run in runs] == ["depth=4-embed_dim=96", "depth=6"]
     assert runs[0].settings == {"model_args": {"depth": 4, "embed_dim": 96}}
+    derived = plan({"settings": {"model_args": {"patch_size": None}}, "grid": {"model_args": {"head_dim": [None, 8]}}})
+    assert derived[0].settings == {"model_args": {"patch_size": None, "head_dim": None}}
 
 
 GOOD = {"grid": {"seed": [0]}}
@@ -134,6 +136,8 @@ GOOD = {"grid": {"seed": [0]}}
         (GOOD | {"settings": 3}, ["[settings] must be a table of settings, not 3"]),
         (GOOD | {"settings": {"lr": float("nan")}}, ["lr in [settings] must be made of strings, finite numbers"]),
         (GOOD | {"settings": {"model_args": {"a": {1}}}}, ["model_args in [settings] must be made of strings"]),
+        (GOOD | {"settings": {"teacher": None}}, ["teacher in [settings] cannot be null: leave it out"]),
+        ({"grid": {"limit_train": [64, None]}}, ["limit_train in [grid] cannot be null: leave it out"]),
         ({"grid": {"sed": [0]}}, ["'sed' is not a setting of a run, in [grid]; did you mean 'seed'"]),
         ({"grid": {"seed": 0}}, ["seed in [grid] must be a list of values, not 0"]),
         ({"grid": {"seed": []}}, ["seed in [grid] must be a list of values, not []"]),
