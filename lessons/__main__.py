@@ -2,6 +2,8 @@
 
 import argparse
 import ast
+import contextlib
+import io
 import sys
 from pathlib import Path
 
@@ -59,7 +61,8 @@ def show_progress():
         number, title = path.stem[:2], first_line(path)
         done = "-"
         if number in known:
-            hints = list(checking.check(number).values())
+            with contextlib.redirect_stdout(io.StringIO()):  # what exercises print does not belong here
+                hints = list(checking.check(number).values())
             done = f"{hints.count(None)}/{len(hints)}"
         print(f"  {number}  {done:>4}  {title}")
     print("\nexercises done / there are; python -m lessons check NN says more")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
+STOPPED = "stopped by Ctrl-C: does a loop in it never end?"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Exercise:
 
 def numbers():
     """Numbers of the lessons that have exercises, sorted, as "07"."""
-    return sorted(path.stem for path in (HERE / "exercises").glob("[0-9][0-9].py"))
+    return sorted(path.stem for path in (HERE / "checks").glob("[0-9][0-9].py"))
 
 
 def solution(number):
@@ -56,6 +57,8 @@ def check(number, file=None):
     right = load(solution(number))
     try:
         written = load(file or HERE / "exercises" / f"{number}.py")
+    except KeyboardInterrupt:
+        return dict.fromkeys(exercises, STOPPED)
     except (Exception, SystemExit) as error:  # whatever readers write
         return dict.fromkeys(exercises, f"the file cannot be read: {describe(error)}")
     return {
@@ -74,15 +77,16 @@ def judge(exercise, written, right):
             result = written(*fresh)
         except NotImplementedError:
             return "not written yet"
+        except KeyboardInterrupt:
+            return STOPPED
         except (Exception, SystemExit) as error:  # whatever readers write
             return f"it stops: {describe(error)}"
-        arrays = [pair for pair in zip(fresh, expected_arguments, strict=True) if isinstance(pair[1], np.ndarray)]
-        changed = not all(np.array_equal(now, before, equal_nan=True) for now, before in arrays)
+        changed = any(map(differ, fresh, expected_arguments))
         expected = right(*expected_arguments)
         accepted = exercise.accepts is not None and exercise.accepts(result, *expected_arguments)
         if accepted or agree(result, expected, exercise.tolerance):
             if changed:
-                return "it changes the arrays that it is given: work on a copy"
+                return "it changes what it is given: work on a copy"
             continue
         for hint, mistake in exercise.mistakes.items():
             if agree(result, mistake(*exercise.cases(np.random.default_rng(0))[number]), exercise.tolerance):
@@ -98,8 +102,10 @@ def agree(a, b, tolerance):
     if b is None or isinstance(b, str | bool):
         return np.array_equal(a, b)  # never an array, whatever a is
     try:
+        if np.iscomplexobj(a):
+            return False
         a, b = np.asarray(a, float), np.asarray(b, float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return a.shape == b.shape and not wrong(a, b, tolerance).any()
 
@@ -107,6 +113,15 @@ def agree(a, b, tolerance):
 def wrong(numbers, expected, tolerance):
     """Which numbers of an array differ by more than the tolerance, relative to the largest (or to 1)."""
     return ~np.isclose(numbers, expected, rtol=0, atol=tolerance * max(1.0, np.abs(expected).max(initial=0)))
+
+
+def differ(now, before):
+    """Whether an argument, or a part of it, has changed; what is no array and has no parts is taken as it is."""
+    if isinstance(before, dict):
+        return list(now) != list(before) or any(differ(now[key], before[key]) for key in before)
+    if isinstance(before, tuple | list):
+        return len(now) != len(before) or any(map(differ, now, before))
+    return isinstance(before, np.ndarray) and not np.array_equal(now, before, equal_nan=True)
 
 
 def is_sequence(value):
@@ -122,7 +137,10 @@ def difference(result, expected, tolerance):
         if len(result) != len(expected):
             return f"it gives {len(result)} values, and should give {len(expected)}"
     if isinstance(expected, np.ndarray):
-        shape = np.shape(result)
+        try:
+            shape = np.shape(result)
+        except ValueError:
+            return "its rows are not of equal length"
         if shape != expected.shape:
             return f"its shape is {shape}, and should be {expected.shape}"
         count = np.count_nonzero(wrong(result, expected.astype(float), tolerance))

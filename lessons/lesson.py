@@ -46,7 +46,8 @@ class Lesson:
             try:
                 return load_dataset("cifar100", limit_train=train, limit_test=test, offline=True)
             except MinivitError:
-                print("CIFAR-100 is not here (minivit.train --data cifar100 fetches it): drawn shapes instead")
+                print("no CIFAR-100 in ./data or $MINIVIT_DATA: drawn shapes instead, for which the text's")
+                print("numbers do not hold (python -m minivit.train --data cifar100 fetches it)")
         return load_dataset("shapes10", limit_train=train, limit_test=test)
 
     def figure(self, rows=1, columns=1, **options):

@@ -88,6 +88,28 @@ def test_arguments_must_stay_as_they_are():
     task = checking.Exercise(lambda rng: [(np.arange(3.0),)], hint="think")
     assert checking.judge(task, lambda x: x * 2, lambda x: x * 2) is None
     assert "work on a copy" in checking.judge(task, lambda x: np.multiply(x, 2, out=x), lambda x: x * 2)
+    task = checking.Exercise(lambda rng: [({"b": [np.ones(2)]},)], hint="think")
+    assert checking.judge(task, lambda graph: len(graph), len) is None
+    assert "work on a copy" in checking.judge(task, lambda graph: [graph.popitem()] and 1, len)
+    assert "work on a copy" in checking.judge(task, lambda graph: [graph["b"].append(1)] and 1, len)
+
+
+def test_strange_results_are_wrong_without_a_traceback():
+    task = checking.Exercise(lambda rng: [(np.ones((2, 2)),)], hint="think")
+    assert "rows are not of equal length" in checking.judge(task, lambda x: [[1.0], [1.0, 2.0]], np.copy)
+    assert "think" in checking.judge(task, lambda x: 10**400, np.copy)
+    assert "think" in checking.judge(task, lambda x: x + 0.5j, np.copy)
+
+
+def test_endless_loops_can_be_stopped(tmp_path):
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    task = checking.Exercise(lambda rng: [(np.ones(2),)], hint="think")
+    assert checking.judge(task, stopped, np.copy) == checking.STOPPED
+    path = tmp_path / "01.py"
+    path.write_text("raise KeyboardInterrupt")
+    assert set(checking.check("01", path).values()) == {checking.STOPPED}
 
 
 def test_hints_tell_sequences_apart_in_one_line():
