@@ -130,7 +130,8 @@ if figure:
 # %% [markdown]
 # This is why gradients are checked by central differences, and in float64: in float32 the
 # bottom is so high that an error in the fifth digit goes unseen. minivit takes
-# $h = 10^{-6} \max(1, |x|)$.
+# $h = 10^{-6} \max(1, |x|)$, somewhat below $h^*$ here: functions with larger third
+# derivatives have theirs further to the left, and rounding still costs little.
 #
 # ## From one number to a VJP
 #
@@ -162,8 +163,8 @@ def passes(claimed, f, x, v):
 # %% [markdown]
 # ## What a sum does not see
 #
-# Softmax with an inverse temperature, $p = \mathrm{softmax}(\beta x)$ along the rows, has
-# the VJP
+# Softmax with an inverse temperature (lessons 08 and 09 write $1/\tau$),
+# $p = \mathrm{softmax}(\beta x)$ along the rows, has the VJP
 #
 # $$ \bar x = \beta \, p \, (\bar p - \textstyle\sum_j \bar p_j p_j). $$
 #

@@ -171,9 +171,10 @@ best_line = (sides == crosswise[:, None, None]).mean(axis=0).max()
 assert best_line == 0.75
 
 # %% [markdown]
-# And gradient descent does not even find those. With $W = 0$ all probabilities are 1/2,
-# and in $p - t$ the corners cancel: the gradient is exactly zero. The loss is a convex
-# function of $W$ and $b$, so that this is its *minimum*: the best that a linear
+# And gradient descent does not even find those. (They would be sure of three corners and
+# wrong on the fourth, which cross-entropy punishes more.) With $W = 0$ all probabilities
+# are 1/2, and in $p - t$ the corners cancel: the gradient is exactly zero. The loss is a
+# convex function of $W$ and $b$, so that this is its *minimum*: the best that a linear
 # classifier can do is to give up, with the loss $\ln 2$.
 
 # %%

@@ -1,6 +1,6 @@
 """Convolution is a matrix product: a few shared weights, slid over the image, beat a wide MLP.
 
-Read before: lessons 01 to 03.
+Read before: lessons 01-03.
 Takes: 2 min on two cores (--quick 10 s).
 Paper: LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document
 recognition", section II-A.
@@ -385,10 +385,11 @@ assert all(on_train[kind].mean() > histories[kind][:, -1].mean() for kind in RAT
 
 # %% [markdown]
 # Both networks know the images that they were trained on better than new ones. But with a
-# sixth of the weights the CNN names more of the new ones, because a weight that is used
-# at every place learns from every place. Such knowledge that is built into a network is
-# called its *inductive bias*. A vision transformer has much less of it, which is why it
-# needs help on small data; lesson 05 builds one.
+# sixth of the weights the CNN names more of the new ones. It has more layers, and
+# BatchNorm, so this run alone does not say how much of that is the sharing; but a weight
+# that is used at every place does learn from every place. Such knowledge that is built
+# into a network is called its *inductive bias*. A vision transformer has much less of it,
+# which is why it needs help on small data; lesson 05 builds one.
 #
 # For the fast version read `kernels/convolution.py`: the same matrix products, a few
 # images at a time, so that their columns stay in the processor's cache.

@@ -1,6 +1,6 @@
 """A ViT from scratch equals minivit's; and without position embeddings it sees a bag of patches.
 
-Read before: lessons 01 to 04.
+Read before: lessons 01-04.
 Takes: 40 s on two cores (--quick 5 s).
 Paper: Dosovitskiy et al. 2020, "An image is worth 16x16 words: transformers for image
 recognition at scale", section 3.1 and appendix A.
@@ -24,9 +24,9 @@ rng = np.random.default_rng(0)
 #
 # A transformer takes a sequence of vectors, its *tokens*. A Vision Transformer (ViT) cuts
 # the image into a grid of patches, $P \times P$ pixels each, and takes each patch as a
-# vector $x_p$ of $C P^2$ numbers. So $N = HW / P^2$ tokens make an image. Cutting is a
-# `reshape`, which splits rows and columns in two, and a `transpose`, which brings the
-# grid to the front.
+# vector $x_p$ of $C P^2$ numbers. So $N = (\mathrm{height} / P)(\mathrm{width} / P)$
+# tokens make an image. Cutting is a `reshape`, which splits rows and columns in two, and
+# a `transpose`, which brings the grid to the front.
 
 # %%
 PATCH = 8

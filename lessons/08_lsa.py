@@ -1,8 +1,8 @@
 """Locality self-attention: no token attends to itself, and each head learns how sharply to look.
 
-Read before: lessons 05 to 07.
+Read before: lessons 05-07.
 Takes: 5 min on two cores (--quick 9 s).
-Paper: Lee, Lee & Song 2021, "Vision transformer for small-size datasets", section 3.2.
+Paper: Lee, Lee & Song 2021, "Vision transformer for small-size datasets" (arXiv 2112.13492).
 """
 
 # %%
@@ -126,15 +126,16 @@ assert np.all(v.grad[:, :, 4] == 0) and np.all(v.grad[:, :, :4] != 0)
 # %% [markdown]
 # ## What the temperature does
 #
-# How sharply a row looks is told by its *entropy*, $H = -\sum_j A_j \log A_j$. It is
-# $\log N$ when all $N$ weights are equal, and 0 when one token gets all; $e^H$ is the
-# number of tokens that a row looks at, so to speak. For scores $R$ and weights
-# $\mathrm{softmax}(m R)$ a growing multiplier $m = 1 / \tau > 0$ can only lower it:
+# How sharply a row looks is told by its *entropy*, $\mathcal{H} = -\sum_j A_j \log A_j$.
+# It is $\log N$ when all $N$ weights are equal, and 0 when one token gets all;
+# $e^{\mathcal{H}}$ is the number of tokens that a row looks at, so to speak. For scores
+# $R$ and weights $\mathrm{softmax}(m R)$ a growing multiplier $m = 1 / \tau > 0$ can only
+# lower it:
 #
-# $$ \frac{dH}{dm} = -m \, \mathrm{Var}_A(R) \le 0, $$
+# $$ \frac{d\mathcal{H}}{dm} = -m \, \mathrm{Var}_A(R) \le 0, $$
 #
 # with the variance taken under the weights themselves. We check this against the tape,
-# where $H = \log \sum_j e^{m R_j} - m \sum_j A_j R_j$.
+# where $\mathcal{H} = \log \sum_j e^{m R_j} - m \sum_j A_j R_j$.
 
 
 # %%
@@ -239,12 +240,12 @@ for name in NAMES:
             learned.append([block.attn.scale.data / START for block in model.blocks])
     looks[name] = weights.mean(axis=1)  # of the last seed: layers, H, N, N
 
-tokens_of = looks["vit"].shape[-1]
+token_count = looks["vit"].shape[-1]
 learned = np.array(learned)  # seeds, layers, H: how many times the start
-assert np.all(looks["l_vit"][..., np.eye(tokens_of, dtype=bool)] == 0)
-own_share = looks["vit"][..., np.eye(tokens_of, dtype=bool)].mean()
+assert np.all(looks["l_vit"][..., np.eye(token_count, dtype=bool)] == 0)
+own_share = looks["vit"][..., np.eye(token_count, dtype=bool)].mean()
 print(f"weight of a token on itself: {own_share:.3f} in the ViT (an equal share would be "
-      f"{1 / tokens_of:.3f}), 0 with LSA")
+      f"{1 / token_count:.3f}), 0 with LSA")
 for name, title in NAMES.items():
     print(f"{title:12} entropy {np.mean(before[name]):.2f} before training, "
           f"{np.mean(after[name]):.2f} after; test images "
@@ -253,6 +254,7 @@ for name, title in NAMES.items():
 print(f"multipliers after training: {learned.min():.2f} to {learned.max():.2f} times d^-1/2, "
       f"mean {learned.mean():.2f}; {(learned > 1).mean():.0%} are above it")
 assert learned.mean() > 1
+assert len(np.unique(learned)) == learned.size  # a temperature of its own for each head
 for name, title in NAMES.items():
     four = np.sort(looks[name][-1, 0].mean(axis=0).argsort()[-4:])
     print(f"{title:12} the head in the picture looks most at the tokens {four.tolist()}")

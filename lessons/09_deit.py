@@ -1,6 +1,6 @@
 """DeiT: a distillation token learns what a teacher says, beside a class token that learns labels.
 
-Read before: lessons 04, 05 and 06.
+Read before: lessons 04-06.
 Takes: 5 min on two cores (--quick 11 s).
 Paper: Touvron et al. 2020, "Training data-efficient image transformers & distillation through
 attention" (arXiv 2012.12877), section 4 and tables 3 and 4.
@@ -41,12 +41,12 @@ def deit(model, images):
     class_token, distillation_token = (
         token + np.zeros((len(images), 1, 1)) for token in (model.cls_token, model.dist_token)
     )
-    z = ops.concat([class_token, distillation_token, model.patch_embed(images)], axis=1)
-    z = z + model.pos_embed
+    tokens = ops.concat([class_token, distillation_token, model.patch_embed(images)], axis=1)
+    tokens = tokens + model.pos_embed
     for block in model.blocks:
-        z = block(z)
-    z = model.norm(z)
-    return model.head(z[:, 0]), model.head_dist(z[:, 1])
+        tokens = block(tokens)
+    tokens = model.norm(tokens)
+    return model.head(tokens[:, 0]), model.head_dist(tokens[:, 1])
 
 
 # %% [markdown]
@@ -436,7 +436,8 @@ if figure:
 
 # %%
 lesson.passed(
-    "the teacher's loss reaches the distillation head alone, which becomes another judge",
+    "of the two heads, only the distillation head feels the teacher's loss, and becomes "
+    "another judge",
     teacher_is_right_on=f"{teacher_accuracy:.1f} %",
     teacher_disagrees_with_class_head_on=f"{tables['DeiT'][1, 2]:.1f} %",
     with_distillation_head_on=f"{tables['DeiT'][1, 3]:.1f} %",

@@ -1,7 +1,7 @@
-"""CaiT: LayerScale keeps 36 blocks trainable, and class attention costs O(N), not O(N^2).
+"""CaiT: LayerScale lets 36 blocks learn fast, and class attention costs O(N), not O(N^2).
 
 Read before: lesson 05.
-Takes: 1 min on two cores (--quick 12 s).
+Takes: 60 s on two cores (--quick 12 s).
 Paper: Touvron et al. 2021, "Going deeper with image transformers" (arXiv 2103.17239), sections
 2 and 3.
 """
@@ -23,9 +23,10 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## LayerScale
 #
-# A deeper network should be a better one. But the deeper a ViT, the harder it is to
-# train: beyond some 18 blocks it gains little, or fails. CaiT multiplies what a branch
-# adds to the tokens by a learned vector, one number for each channel:
+# A deeper network should be a better one. But the deeper a ViT, the harder it is to train.
+# With DeiT's settings unchanged, runs of 24 and 36 blocks fail; with a drop path tuned for
+# the depth they gain, but less than with LayerScale. CaiT multiplies what a branch adds to
+# the tokens by a learned vector, one number for each channel:
 #
 # $$ z' = z + \mathrm{diag}(\gamma_1) \, \mathrm{MSA}(\mathrm{LN}(z)), \qquad
 #    z'' = z' + \mathrm{diag}(\gamma_2) \, \mathrm{MLP}(\mathrm{LN}(z')). $$
@@ -117,12 +118,12 @@ assert np.ptp(scaled) < 1e-4 * scaled[0] and plain[0] > 2 * plain[-1]
 
 # %% [markdown]
 # With LayerScale a fresh network is all but the identity, however deep. Not that
-# gradients vanish without: the shortcuts carry them, and they even grow. So why does
-# training fail? Look at what a *step* does. AdamW moves each weight by about its learning
+# gradients vanish without: the shortcuts carry them, and they even grow. So why does it
+# train worse? Look at what a *step* does. AdamW moves each weight by about its learning
 # rate, be the gradient large or small (only near its $\epsilon$ of $10^{-8}$ by less). All
 # 36 blocks move at once, none knows of the others, and the more there are, the larger the
-# sum. Second measurement: let *one* step move the weights in the branches, and nothing
-# else. How far do they move, and how much do the logits change?
+# sum. Second measurement: let *one* step move the weights of the blocks, $\gamma$ among
+# them, and nothing else. How far do they move, and how much do the logits change?
 
 
 # %%
@@ -130,7 +131,7 @@ def one_step(depth, gamma, rate=1e-3):
     """Median move of a weight, in learning rates; change of the logits, relative to their size."""
     model, x = vit(depth, gamma), minivit.Tensor(images[:64])
     weights = {name: weight for name, weight in model.named_parameters()
-               if name.startswith("blocks.") and "gamma" not in name}
+               if name.startswith("blocks.")}
     before = {name: weight.data.copy() for name, weight in weights.items()}
     logits = model(x)
     minivit.cross_entropy(logits, labels[:64]).backward()
@@ -150,12 +151,21 @@ for name, gamma in FORMS.items():
     assert (0.99 if gamma is None else 0.02) < min(moves) and max(moves) < 1.01
 plain_changes, scaled_changes = changes.values()
 assert (np.diff(plain_changes) > 0).all() and plain_changes[-1] > 2 * plain_changes[0]
-assert (scaled_changes < 1e-5).all()
+assert (scaled_changes < plain_changes / 20).all()
+
+model = vit(DEPTH, EPSILON)
+minivit.cross_entropy(model(minivit.Tensor(images[:64])), labels[:64]).backward()
+AdamW(model.named_parameters(), lr=1e-3, weight_decay=0).step()
+opened = [np.abs(block.gamma_2.data).mean() for block in model.blocks]
+print(f"after this step the gamma_2 of {DEPTH} blocks have a mean size of "
+      f"{min(opened):.5f} to {max(opened):.5f}")
+assert np.allclose(opened, 1e-3, rtol=0.1)
 
 # %% [markdown]
-# With $\gamma = 10^{-6}$ the same step in the weights of a branch is worth a millionth of
-# it in the tokens. At first only the class token, the classifier and $\gamma$ itself
-# learn, whose gradients are not scaled down. So each block opens as it becomes useful.
+# With $\gamma = 10^{-6}$ a step in the weights of a branch is worth a millionth of it in
+# the tokens. What counts at first is $\gamma$ itself, whose gradient is not scaled down.
+# AdamW moves it by about a learning rate a step, in all blocks alike: so they open
+# together, and slowly.
 #
 # Third: does it train? Networks of 6 and of 36 blocks shall learn 128 images by heart,
 # with a large learning rate and no warm-up. LayerScale starts as in the paper, at 0.1 for
@@ -194,7 +204,6 @@ assert (last[DEPTH, "with"] < last[DEPTH, "without LayerScale"] - 0.4).all()
 
 deepest = trained[0][1]  # the last that was trained: 36 blocks with LayerScale
 opened = [np.abs(block.gamma_2.data).mean() for block in deepest.blocks]
-assert min(opened) > 1000 * EPSILON
 print(f"the gamma_2 of {DEPTH} blocks began at {EPSILON:g}, and end with a mean size of "
       f"{min(opened):.3f} to {max(opened):.3f}")
 
@@ -210,7 +219,7 @@ if figure:
         panels[1].semilogy(DEPTHS, changes[name], "o-", color=colour, label=name)
     panels[0].set(title="gradient by the tokens, in a fresh network", xlabel="before block",
                   ylabel="size, relative to the last block's", ylim=(0, None))
-    panels[1].set(title="one step of the weights in the branches", xlabel="blocks",
+    panels[1].set(title="one step of all weights in the blocks", xlabel="blocks",
                   ylabel="change of the logits, relative to their size", xticks=DEPTHS)
     for (depth, name), losses in runs.items():
         smooth = np.array([np.convolve(loss, np.ones(8) / 8, mode="valid") for loss in losses])
@@ -373,9 +382,9 @@ if figure:
 
 # %%
 lesson.passed(
-    "LayerScale keeps 36 blocks trainable; class attention is linear in the patches",
+    "LayerScale lets 36 blocks learn fast; class attention is linear in the patches",
     loss_without=f"{last[DEPTH, 'without LayerScale'].mean():.2f}",
     with_layerscale=f"{last[DEPTH, 'with'].mean():.2f}",
-    one_step_changes=f"{plain_changes[-1]:.2g} or {scaled_changes[-1]:.1g} of the logits",
+    one_step_changes=f"{plain_changes[-1]:.0%} or {scaled_changes[-1]:.1%} of the logits",
     cheaper_at_1024_patches=f"{large_self / large_class:.0f} times",
 )

@@ -1,6 +1,6 @@
 """Products of signs: K - 2 popcount(a xor b) is exact, and one 64-bit word holds 64 of them.
 
-Read before: 12 (binarization).
+Read before: lesson 12.
 Takes: 20 s on two cores (--quick 3 s).
 Paper: Rastegari, Ordonez, Redmon & Farhadi 2016, "XNOR-Net" (arXiv 1603.05279), section 3.
 """
@@ -180,12 +180,13 @@ print(f"binary linear layer {latent.shape}: bits and floats give the same {on_bi
 # %% [markdown]
 # ## What it costs
 #
-# The weights take a 32nd of the bytes. Each word of two rows needs one XOR, one popcount and
-# one addition, where floats need 64 multiplications with additions: papers count a product of
-# signs as 1/64 of an operation. That is not the speed to expect. A floating-point unit works on
-# 16 floats at once (with vectors of 512 bits). The 512 products of signs in such a vector would
-# take it 32 instructions, and take three on bits. So expect about ten times the speed, and up to
-# twice that on a processor that starts more of these three at once than multiplications.
+# The weights take a 32nd of the bytes. Each word of two rows needs one XOR, one popcount and one
+# addition, where floats need 64 multiplications with additions: papers count a product of signs
+# as 1/64 of an operation. That is not the speed to expect. A floating-point unit works on 16
+# floats at once (with vectors of 512 bits). The 512 products of signs in such a vector would take
+# it 32 instructions, and take three on bits (where the processor has a vector popcount; AVX-512
+# has, AVX2 must look bits up in a table). So expect about ten times the speed, and up to twice
+# that on a processor that starts more of these three at once than multiplications.
 #
 # Let us measure, on one thread: products of 512 rows with 512 rows, by NumPy's `@` in floats,
 # by our `sign_products`, and by minivit's kernel. Packing the activations has to be done anew

@@ -1,7 +1,7 @@
 """BinaryViT: four ideas from convolutional networks give a vision transformer of signs more levels.
 
-Read before: 05 (a ViT from scratch), 12 (binarization), 13 (products of signs).
-Takes: 9 minutes on two cores (--quick 12 s).
+Read before: lessons 05, 10, 12 and 13.
+Takes: 9 min on two cores (--quick 12 s).
 Paper: Le & Li 2023, "BinaryViT: Pushing Binary Vision Transformers Towards Convolutional Models"
 (arXiv 2306.16678), and its published code.
 """
@@ -250,11 +250,10 @@ print(f"2. branches start as exactly 0, then see {np.count_nonzero(expected)} to
 # them keeps them apart. With the scale of 0.1, with which training starts, there are 705
 # levels; with $1/65$, all $65^2$.
 #
-# The other effect is that of LayerScale (lesson 10). Every unit has a shortcut, so that a new
-# block adds its own normalised input to $x$, and something of the size of 1 besides, whatever
-# the size of $x$. Scaled to 0.1, it begins as a small change. We follow tokens through twelve
-# new blocks. Where a sign will be taken, BatchNorm comes first: what counts is whether a token
-# lies above the mean of its channel.
+# The other effect is that of LayerScale (lesson 10). A unit has a shortcut, so a new block adds
+# something of about size 1 to $x$, however small or large $x$ is. Scaled to 0.1, it begins as a
+# small change. We follow tokens through twelve new blocks. Where a sign will be taken, BatchNorm
+# comes first: what counts is whether a token lies above the mean of its channel.
 
 # %%
 assert len(sums(one, one)) == 2 * K + 1

@@ -1,6 +1,6 @@
 """Packing a binary network: a file over ten times smaller, and logits equal bit for bit.
 
-Read before: 13 (products of signs), 14 (BinaryViT).
+Read before: lessons 13 and 14.
 Takes: 60 s on two cores (--quick 8 s).
 Paper: Rastegari, Ordonez, Redmon & Farhadi 2016, "XNOR-Net" (arXiv 1603.05279), section 3, for
 what a network of bits saves; Le & Li 2023 (arXiv 2306.16678) for the network.

@@ -111,8 +111,8 @@ EXERCISES = {
     ),
     "multiply_adds": Exercise(
         cost_cases,
-        "a linear layer D -> D takes D^2 for each token that it is applied to; a product of attention takes D for each "
-        "pair of a query and a key",
+        "a linear layer D -> D takes D^2 for each token that it is applied to; a product of "
+        "attention takes D for each pair of a query and a key",
         {
             "that is self-attention of N + 1 tokens: here only one of them asks": all_ask,
             "queries and output layer are needed for one token only": all_queries,

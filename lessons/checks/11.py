@@ -9,12 +9,14 @@ def cutmix_cases(rng):
     boxes = [(2, 1, 3, 4), (0, 0, 2, 8), (0, 0, 6, 8), (3, 3, 0, 5)]
     images, partners = rng.standard_normal((2, 5, 3, 6, 8))
     images.flags.writeable = partners.flags.writeable = False
-    return [(images, partners, np.array([0, 1, 2, 3, 3]), np.array([3, 2, 1, 0, 3]), 4, box) for box in boxes]
+    labels, partner_labels = np.array([0, 1, 2, 3, 3]), np.array([3, 2, 1, 0, 3])
+    return [(images, partners, labels, partner_labels, 4, box) for box in boxes]
 
 
 def drop_cases(rng):
     return [
-        (rng.standard_normal((4, 3, 4)), np.array([True, False, False, True]), 0.25),  # B = D: every axis broadcasts
+        # B = D: every axis broadcasts
+        (rng.standard_normal((4, 3, 4)), np.array([True, False, False, True]), 0.25),
         (rng.standard_normal((2, 5, 3)), np.array([False, True]), 0.9),
         (rng.standard_normal((3, 1, 2)), np.array([True, True, True]), 0.0),
     ]
@@ -40,7 +42,8 @@ def cutmix_by(share_of, pasted=lambda box: box):
 
     def cutmix(images, partners, labels, partner_labels, classes, box):
         share, one_hot = share_of(box, *images.shape[2:]), np.eye(classes)
-        return paste(images, partners, pasted(box)), (1 - share) * one_hot[labels] + share * one_hot[partner_labels]
+        targets = (1 - share) * one_hot[labels] + share * one_hot[partner_labels]
+        return paste(images, partners, pasted(box)), targets
 
     return cutmix
 
@@ -90,19 +93,23 @@ def dropped(rate, depth):
 EXERCISES = {
     "cutmix": Exercise(
         cutmix_cases,
-        "inside the box all is the partner's, outside nothing; its share of the area is its share of the target",
+        "inside the box all is the partner's, outside nothing; its share of the area is its share "
+        "of the target",
         {
             "the targets: the box is the part that the partner has": cutmix_by(
                 lambda box, h, w: 1 - box[2] * box[3] / (h * w)
             ),
-            "the share is one of area, so both sides of the box count": cutmix_by(lambda box, h, w: box[2] / h),
+            "the share is one of area, so both sides of the box count": cutmix_by(
+                lambda box, h, w: box[2] / h
+            ),
             "labels change too, in proportion": cutmix_by(lambda box, h, w: 0.0),
             "the partner is pasted into the box, not around it": box_kept,
             "top and height count rows (axis 2), left and width columns (axis 3)": cutmix_by(
                 true_share, lambda box: (box[1], box[0], box[3], box[2])
             ),
             "the box has a height and a width; they do not say where it ends": cutmix_by(
-                true_share, lambda box: (box[0], box[1], max(box[2] - box[0], 0), max(box[3] - box[1], 0))
+                true_share,
+                lambda box: (box[0], box[1], max(box[2] - box[0], 0), max(box[3] - box[1], 0)),
             ),
             "where both have the same label, its shares add up": one_label_for_another,
         },
@@ -111,7 +118,8 @@ EXERCISES = {
         drop_cases,
         "zero the images that skip the branch, and scale the others so that the mean stays x",
         {
-            "the expectation is (1 - rate) x: what is kept must make up for what is dropped": not_divided,
+            "the expectation is (1 - rate) x: what is kept must make up for what is dropped":
+                not_divided,
             "the probability of being kept is 1 - rate": divided_by_rate,
             "keep has one entry for each image, and images are axis 0": channels_dropped,
         },

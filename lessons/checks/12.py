@@ -8,7 +8,7 @@ from lessons.checking import Exercise
 def weight_cases(rng):
     return [
         (rng.normal(0.6, 1.0, (4, 9)),),
-        (np.array([[1.0, -1.0, 0.0, 0.0], [3.0, 1.0, 2.0, 2.0]]),),  # entries that are just the mean
+        (np.array([[1.0, -1.0, 0.0, 0.0], [3.0, 1.0, 2.0, 2.0]]),),  # some just the mean
         (rng.standard_normal((1, 2)),),
     ]
 
@@ -49,7 +49,8 @@ def one_scale(weight):
 
 
 def three_values(weight):
-    return np.abs(weight).mean(axis=1, keepdims=True) * np.sign(weight - weight.mean(axis=1, keepdims=True))
+    centred = weight - weight.mean(axis=1, keepdims=True)
+    return np.abs(weight).mean(axis=1, keepdims=True) * np.sign(centred)
 
 
 def columns(weight):
@@ -81,7 +82,11 @@ def surrogate_itself(cotangent, x):
     return cotangent * t * (2 - np.abs(t))
 
 
-def walk(gradients, latent, rate, passes=lambda w: abs(w) <= 1, keep=lambda w: w, sign=lambda w: 1 if w >= 0 else -1):
+def bit(w):
+    return 1 if w >= 0 else -1
+
+
+def walk(gradients, latent, rate, passes=lambda w: abs(w) <= 1, keep=lambda w: w, sign=bit):
     signs = []
     for gradient in gradients:
         latent = keep(latent - rate * gradient) if passes(latent) else latent
@@ -94,7 +99,7 @@ def not_stopped(gradients, latent, rate):
 
 
 def forgetful(gradients, latent, rate):
-    return walk(gradients, latent, rate, keep=lambda w: 1.0 if w >= 0 else -1.0)
+    return walk(gradients, latent, rate, keep=bit)
 
 
 def open_interval(gradients, latent, rate):
@@ -110,7 +115,7 @@ def uphill(gradients, latent, rate):
 
 
 def sign_before(gradients, latent, rate):
-    return np.concatenate([[1 if latent >= 0 else -1], walk(gradients, latent, rate)[:-1]])
+    return np.concatenate([[bit(latent)], walk(gradients, latent, rate)[:-1]])
 
 
 def zero_at_zero(gradients, latent, rate):
@@ -120,7 +125,8 @@ def zero_at_zero(gradients, latent, rate):
 EXERCISES = {
     "binarize": Exercise(
         weight_cases,
-        "two things of each row: a scale, from the row as it is, and signs, from the row less its mean",
+        "two things of each row: a scale, from the row as it is, and signs, from the row less its "
+        "mean",
         {
             "subtract each row's mean before you take the signs": not_centred,
             "the scale is that of the weights as they are, not less their mean": scale_of_centred,
@@ -133,7 +139,8 @@ EXERCISES = {
         backward_cases,
         "differentiate the surrogate by x, in three pieces, and apply the chain rule",
         {
-            "that is the clipped estimator; Bi-Real's slope is 2 in the middle and falls to 0": clipped,
+            "that is the clipped estimator; Bi-Real's slope is 2 in the middle and falls to 0":
+                clipped,
             "beyond 1 and -1 the surrogate is constant": not_limited,
             "that is the true derivative, of which nothing can be learned": true_derivative,
             "the slope falls on both sides of 0": one_sided,
@@ -148,7 +155,8 @@ EXERCISES = {
             "no gradient passes where the latent weight lies beyond 1 or -1": not_stopped,
             "do not put the sign in the latent weight's place: small steps must add up": forgetful,
             "1 and -1 themselves belong to [-1, 1]": open_interval,
-            "the latent weight is not limited: where it has left [-1, 1], it stays where it is": limited,
+            "the latent weight is not limited: where it has left [-1, 1], it stays where it is":
+                limited,
             "descent goes against the gradient": uphill,
             "the sign is wanted after each step, not before it": sign_before,
             "a bit has no third value: sign(0) is +1": zero_at_zero,

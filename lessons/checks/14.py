@@ -69,7 +69,8 @@ def summed(x, width):
 
 
 def size_cases(rng):
-    return [(3136, 64, 8), (784, 128, 4), (196, 256, 1)]
+    # the small ones last: in them a count that is off by 1 is beyond the tolerance
+    return [(3136, 64, 8), (784, 128, 4), (196, 256, 1), (4, 2, 1), (4, 2, 2)]
 
 
 def count(tokens, width, keys, reducing, products=2):

@@ -4,8 +4,8 @@
 def binarize(weight):
     """Return the binary weight of a layer: in each row a scale times signs.
 
-    The signs are those of the row less its mean, and sign(0) is +1. The scale is the mean of the absolute values of the
-    row as it is, before its mean is subtracted.
+    The signs are those of the row less its mean, and sign(0) is +1. The scale is the mean of the
+    absolute values of the row as it is, before its mean is subtracted.
 
     Args:
         weight: latent weights, array (O, K).
@@ -32,8 +32,9 @@ def train_bit(gradients, latent, rate):
     """Return the sign that a binary weight has after each step of gradient descent.
 
     Args:
-        gradients: of the loss by the binary weight, one for each step, array (T,). The clipped estimator carries them
-            to the latent weight: unchanged while it lies in [-1, 1], 0 where it lies outside.
+        gradients: of the loss by the binary weight, one for each step, array (T,). The clipped
+            estimator carries them to the latent weight: unchanged while it lies in [-1, 1], 0 where
+            it lies outside.
         latent: the latent weight before the first step, a number.
         rate: learning rate; a step subtracts it times the gradient from the latent weight.
 

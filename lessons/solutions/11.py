@@ -6,7 +6,8 @@ import numpy as np
 def cutmix(images, partners, labels, partner_labels, classes, box):
     top, left, height, width = box
     mixed = images.copy()
-    mixed[:, :, top : top + height, left : left + width] = partners[:, :, top : top + height, left : left + width]
+    inside = np.s_[:, :, top : top + height, left : left + width]
+    mixed[inside] = partners[inside]
     share = height * width / (images.shape[2] * images.shape[3])  # of the partners
     one_hot = np.eye(classes)
     return mixed, (1 - share) * one_hot[labels] + share * one_hot[partner_labels]
