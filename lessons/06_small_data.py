@@ -8,19 +8,15 @@ convolutional layers", theorem 1.
 """
 
 # %%
-from itertools import count
-
 import numpy as np
 from lesson import Lesson
+from small_task import first_classes, top1, train
 
 import minivit
 from minivit import nn, ops
-from minivit.data import DataLoader, Split
+from minivit.data import Split
 from minivit.data.augment import normalize
 from minivit.nn.init import he_normal_fan_out, normal, uniform_fan_in
-from minivit.training.evaluation import evaluate
-from minivit.training.optimizers import AdamW
-from minivit.training.schedules import WarmupCosine
 
 lesson = Lesson(__file__)
 rng = np.random.default_rng(0)
@@ -153,10 +149,11 @@ print(f"attention by hand = convolution: values and gradients differ by at most 
 # ## Accuracy against the number of images
 #
 # Two small networks, the same images, the same number of steps whatever the number of
-# images, and several seeds, of the weights and of the order of the images. In the short
-# form the task is to tell four shapes apart that may lie anywhere in the image, turned by
-# any angle: disc, ring, square, triangle; at half size, to save time. The full form takes
-# the first ten classes of CIFAR-100.
+# images, and several seeds, of the weights and of the order of the images. The loop stands
+# in `lessons/small_task.py`; its learning rate rises (a *warm-up*) to a peak, and falls by
+# a cosine. In the short form the task is to tell four shapes apart that may lie anywhere in
+# the image, turned by any angle: disc, ring, square, triangle; at half size, to save time.
+# The full form takes the first ten classes of CIFAR-100.
 
 # %%
 CLASSES = lesson.choose(quick=4, full=10)
@@ -164,19 +161,9 @@ SIZES = lesson.choose(quick=(150, 500, 1500), full=(200, 600, 2000))
 SEEDS = range(3)
 STEPS = lesson.choose(quick=150, full=500)
 BATCH = lesson.choose(quick=32, full=64)
-
-
-def chosen(split):
-    """The images of the classes that we take; in the short form 16x16 pixels, means of 2x2."""
-    mine = split.labels < CLASSES
-    images, labels = split.images[mine], split.labels[mine]
-    if lesson.quick:
-        images = images.reshape(-1, 3, 16, 2, 16, 2).mean((3, 5)).astype(np.uint8)
-    return images, labels
-
-
-train_images, train_labels = chosen(data.train)
-test = Split(*chosen(data.test))
+train_split, test = (first_classes(split, CLASSES, half_size=lesson.quick)
+                     for split in (data.train, data.test))
+train_images, train_labels = train_split.images, train_split.labels
 
 
 class SmallCNN(nn.Module):
@@ -211,24 +198,6 @@ NETWORKS = {  # what makes the network, and the best of a few learning rates
 }
 
 
-def train(model, split, steps, peak, seed):
-    """Batches of ``split``; the rate rises (a *warm-up*) to its peak, and falls by a cosine."""
-    optimizer = AdamW(model.named_parameters())
-    schedule = WarmupCosine(peak, steps, warmup_steps=steps // 10)
-    loader = DataLoader(split, BATCH, mean=data.mean, std=data.std, seed=seed, shuffle=True)
-    batches = (batch for epoch in count() for batch in loader.epoch(epoch))
-    for step in range(steps):
-        images, labels = next(batches)
-        optimizer.lr = schedule(step)
-        minivit.cross_entropy(model(minivit.Tensor(images)), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def top1(model, split):
-    return evaluate(model, split, data.mean, data.std).top1
-
-
 def run(name, size, seed, steps=STEPS):
     """Train on the first ``size`` images.
 
@@ -237,9 +206,10 @@ def run(name, size, seed, steps=STEPS):
     """
     make, peak = NETWORKS[name]
     model = make(seed)
-    train(model, Split(train_images[:size], train_labels[:size]), steps, peak, seed)
+    train(model, Split(train_images[:size], train_labels[:size]), data, steps, BATCH, peak, seed)
     own = slice(min(size, len(test)))
-    return model, top1(model, Split(train_images[own], train_labels[own])), top1(model, test)
+    own_split = Split(train_images[own], train_labels[own])
+    return model, top1(model, own_split, data), top1(model, test, data)
 
 
 weights = {name: make(0).num_parameters() for name, (make, _) in NETWORKS.items()}

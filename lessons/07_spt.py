@@ -6,18 +6,13 @@ Paper: Lee, Lee & Song 2021, "Vision transformer for small-size datasets" (arXiv
 """
 
 # %%
-from itertools import count
-
 import numpy as np
 from lesson import Lesson
+from small_task import first_classes, top1, train
 
 import minivit
 from minivit import nn, ops
-from minivit.data import DataLoader, Split
 from minivit.nn.init import xavier_normal
-from minivit.training.evaluation import evaluate
-from minivit.training.optimizers import AdamW
-from minivit.training.schedules import WarmupCosine
 
 lesson = Lesson(__file__)
 rng = np.random.default_rng(0)
@@ -214,15 +209,6 @@ NETWORK = {
 data = lesson.data(*lesson.choose(quick=(5000, 1500), full=(50_000, 10_000)))
 
 
-def chosen(split):
-    """The images of the classes that we take; in the short form 16x16 pixels, means of 2x2."""
-    mine = split.labels < CLASSES
-    images, labels = split.images[mine], split.labels[mine]
-    if lesson.quick:
-        images = images.reshape(-1, 3, 16, 2, 16, 2).mean((3, 5)).astype(np.uint8)
-    return Split(images, labels)
-
-
 class Unshifted(nn.ShiftedPatchTokenization):
     """SPT with five copies of the image that all lie where the image lies."""
 
@@ -244,23 +230,15 @@ NETWORKS = {
 }
 
 
-def train(model, seed):
-    """As in lesson 06: a learning rate that rises to its peak and falls by a cosine."""
-    optimizer = AdamW(model.named_parameters())
-    schedule = WarmupCosine(lesson.choose(quick=6e-3, full=2e-3), STEPS, warmup_steps=STEPS // 10)
-    loader = DataLoader(train_split, BATCH, mean=data.mean, std=data.std, seed=seed, shuffle=True)
-    batches = (batch for epoch in count() for batch in loader.epoch(epoch))
-    for step in range(STEPS):
-        images, labels = next(batches)
-        optimizer.lr = schedule(step)
-        minivit.cross_entropy(model(minivit.Tensor(images)), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return evaluate(model, test_split, data.mean, data.std).top1
+def accuracy_of(model, seed):
+    """Train as in lesson 06. Returns percent right on test images."""
+    train(model, train_split, data, STEPS, BATCH, lesson.choose(quick=6e-3, full=2e-3), seed)
+    return top1(model, test_split, data)
 
 
-train_split, test_split = chosen(data.train), chosen(data.test)
-accuracy = {name: np.array([train(make(seed), seed) for seed in SEEDS])
+train_split, test_split = (first_classes(split, CLASSES, half_size=lesson.quick)
+                           for split in (data.train, data.test))
+accuracy = {name: np.array([accuracy_of(make(seed), seed) for seed in SEEDS])
             for name, make in NETWORKS.items()}
 for name, percents in accuracy.items():
     print(f"{name:18} {NETWORKS[name](0).num_parameters():7,} weights: "

@@ -6,20 +6,15 @@ Paper: Lee, Lee & Song 2021, "Vision transformer for small-size datasets" (arXiv
 """
 
 # %%
-from itertools import count
-
 import numpy as np
 from lesson import Lesson
+from small_task import first_classes, top1, train
 
 import minivit
 from minivit import nn, ops
 from minivit.analysis.attention_maps import record_attention
-from minivit.data import DataLoader, Split
 from minivit.data.augment import normalize
 from minivit.nn.init import xavier_normal
-from minivit.training.evaluation import evaluate
-from minivit.training.optimizers import AdamW
-from minivit.training.schedules import WarmupCosine
 
 lesson = Lesson(__file__)
 rng = np.random.default_rng(0)
@@ -174,6 +169,7 @@ np.testing.assert_allclose([plain_entropy[0], masked_entropy[0]], np.log([TOKENS
 CLASSES = lesson.choose(quick=4, full=10)
 SEEDS = range(3)
 STEPS = lesson.choose(quick=200, full=500)
+PEAK = lesson.choose(quick=6e-3, full=2e-3)  # of the learning rate
 NETWORK = {
     "patch_size": 4,
     "num_classes": CLASSES,
@@ -184,30 +180,6 @@ NETWORK = {
 }
 START = (NETWORK["embed_dim"] // NETWORK["num_heads"]) ** -0.5
 data = lesson.data(*lesson.choose(quick=(5000, 1500), full=(50_000, 10_000)))
-
-
-def chosen(split):
-    """The images of the classes that we take; in the short form 16x16 pixels, means of 2x2."""
-    mine = split.labels < CLASSES
-    images, labels = split.images[mine], split.labels[mine]
-    if lesson.quick:
-        images = images.reshape(-1, 3, 16, 2, 16, 2).mean((3, 5)).astype(np.uint8)
-    return Split(images, labels)
-
-
-def train(model, seed):
-    """As in lesson 06: a learning rate that rises to its peak and falls by a cosine."""
-    optimizer = AdamW(model.named_parameters())
-    schedule = WarmupCosine(lesson.choose(quick=6e-3, full=2e-3), STEPS, warmup_steps=STEPS // 10)
-    loader = DataLoader(train_split, lesson.choose(quick=32, full=64), mean=data.mean, std=data.std,
-                        seed=seed, shuffle=True)
-    batches = (batch for epoch in count() for batch in loader.epoch(epoch))
-    for step in range(STEPS):
-        images, labels = next(batches)
-        optimizer.lr = schedule(step)
-        minivit.cross_entropy(model(minivit.Tensor(images)), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
 
 
 def attention_weights(model):
@@ -223,7 +195,8 @@ def layer_entropies(weights):
     return entropy(weights).mean((1, 2, 3))
 
 
-train_split, test_split = chosen(data.train), chosen(data.test)
+train_split, test_split = (first_classes(split, CLASSES, half_size=lesson.quick)
+                           for split in (data.train, data.test))
 some_images = normalize(test_split.images[:64], data.mean, data.std)
 NAMES = {"vit": "ViT", "l_vit": "ViT with LSA"}
 before, after, accuracy = ({name: [] for name in NAMES} for _ in range(3))
@@ -232,10 +205,10 @@ for name in NAMES:
     for seed in SEEDS:
         model = minivit.create_model(name, seed=seed, **NETWORK)
         before[name].append(layer_entropies(attention_weights(model)))
-        train(model, seed)
+        train(model, train_split, data, STEPS, lesson.choose(quick=32, full=64), PEAK, seed)
         weights = attention_weights(model)
         after[name].append(layer_entropies(weights))
-        accuracy[name].append(evaluate(model, test_split, data.mean, data.std).top1)
+        accuracy[name].append(top1(model, test_split, data))
         if name == "l_vit":
             learned.append([block.attn.scale.data / START for block in model.blocks])
     looks[name] = weights.mean(axis=1)  # of the last seed: layers, H, N, N
