@@ -7,7 +7,6 @@ Paper: Rastegari, Ordonez, Redmon & Farhadi 2016, "XNOR-Net" (arXiv 1603.05279),
 
 # %%
 import math
-import time
 
 import minivit
 
@@ -194,19 +193,6 @@ print(f"binary linear layer {latent.shape}: bits and floats give the same {on_bi
 
 
 # %%
-SECONDS = lesson.choose(quick=0.03, full=0.5)  # for each measurement
-
-
-def seconds_of(function, *arguments):
-    """Mean time of many calls, by this thread's clock, which stands still for other programs."""
-    function(*arguments)
-    calls, start = 0, time.thread_time()
-    while (spent := time.thread_time() - start) < SECONDS:
-        function(*arguments)
-        calls += 1
-    return spent / calls
-
-
 def pack_and_multiply(x, matrix):
     return xnor_gemm(pack_signs(x), matrix)
 
@@ -230,7 +216,7 @@ with single_threaded_blas():
         assert b.nbytes * 32 == y.nbytes
         for measured, (function, *arguments) in zip(times.values(), calls):
             assert np.array_equal(function(*arguments), sx @ sy.T)
-            measured.append(seconds_of(function, *arguments))
+            measured.append(lesson.seconds_of(function, *arguments))
 set_num_threads(threads)
 
 print(f"\n{rows} x {rows} products, milliseconds" + "".join(f"{f'K = {K}':>12}" for K in widths))

@@ -10,7 +10,6 @@ what a network of bits saves; Le & Li 2023 (arXiv 2306.16678) for the network.
 import hashlib
 import json
 import tempfile
-import time
 import zlib
 from pathlib import Path
 
@@ -327,18 +326,8 @@ folder.cleanup()
 
 
 # %%
-SECONDS = lesson.choose(quick=0.3, full=3.0)  # for each measurement
-
-
 def images_per_second(network, batch):
-    """By this thread's own clock, which stands still for other programs."""
-    few = minivit.Tensor(test_images[:batch])
-    network(few)
-    calls, start = 0, time.thread_time()
-    while (spent := time.thread_time() - start) < SECONDS:
-        network(few)
-        calls += 1
-    return batch * calls / spent
+    return batch / lesson.seconds_of(network, minivit.Tensor(test_images[:batch]))
 
 
 threads = num_threads()

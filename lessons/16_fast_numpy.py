@@ -231,31 +231,18 @@ assert max(to_twin, to_minivit) < 1e-5
 
 
 # %%
-SECONDS = lesson.choose(quick=0.1, full=1.0)  # for each measurement
-
-
-def seconds_of(function, *arguments):
-    """Mean time of many calls, by this thread's clock, which stands still for other programs."""
-    function(*arguments)
-    calls, start = 0, time.thread_time()
-    while (spent := time.thread_time() - start) < SECONDS:
-        function(*arguments)
-        calls += 1
-    return spent / calls
-
-
 out, ours_mean, ours_rstd = (np.empty_like(a) for a in (x, mean, rstd))
 dweight, dbias = np.zeros_like(weight), np.zeros_like(bias)
-copied = seconds_of(np.copyto, out, x)
+copied = lesson.seconds_of(np.copyto, out, x)
 fused = {
     "forward": (layer_norm_rows, x, weight, bias, eps, out, ours_mean, ours_rstd),
     "backward": (layer_norm_backward_rows, g, x, weight, mean, rstd, out, dweight, dbias),
 }
 seconds = {
-    "forward, NumPy": seconds_of(layer_norm_plain, x, weight, bias, eps),
-    "forward, fused": seconds_of(*fused["forward"]),
-    "backward, NumPy": seconds_of(layer_norm_backward_plain, g, x, weight, mean, rstd),
-    "backward, fused": seconds_of(*fused["backward"]),
+    "forward, NumPy": lesson.seconds_of(layer_norm_plain, x, weight, bias, eps),
+    "forward, fused": lesson.seconds_of(*fused["forward"]),
+    "backward, NumPy": lesson.seconds_of(layer_norm_backward_plain, g, x, weight, mean, rstd),
+    "backward, fused": lesson.seconds_of(*fused["backward"]),
 }
 print(f"\n{x.nbytes / 1e6:.0f} MB, one thread: a copy takes {1e3 * copied:.1f} ms, "
       f"{2e-9 * x.nbytes / copied:.1f} GB/s")
@@ -357,7 +344,7 @@ print()
 for name, function in exps.items():
     function(numbers, values)
     errors[name] = values / np.exp(numbers, dtype=np.float64) - 1
-    t = seconds_of(function, numbers, values)
+    t = lesson.seconds_of(function, numbers, values)
     print(f"{name:22} {1e9 * t / numbers.size:5.2f} ns a number, "
           f"relative error at most {np.abs(errors[name]).max():.1e}")
 float_step = float(np.finfo(np.float32).eps)
