@@ -1,7 +1,7 @@
 """Convolution is a matrix product: a few shared weights, slid over the image, beat a wide MLP.
 
 Read before: lessons 01-03.
-Takes: 2 min on two cores (--quick 10 s).
+Takes: 2 min on two cores (--quick 12 s).
 Paper: LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document
 recognition", section II-A.
 """

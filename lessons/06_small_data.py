@@ -1,7 +1,7 @@
 """Why ViTs starve on small data: they must learn from images what a CNN is built to know.
 
 Read before: lessons 04 and 05.
-Takes: 6 min on two cores (--quick 14 s).
+Takes: 6 min on two cores (--quick 15 s).
 Papers: Dosovitskiy et al. 2020, "An image is worth 16x16 words", sections 3.1 (inductive bias)
 and 4.3; Cordonnier, Loukas & Jaggi 2020, "On the relationship between self-attention and
 convolutional layers", theorem 1.
@@ -20,7 +20,7 @@ from minivit.nn.init import he_normal_fan_out, normal, uniform_fan_in
 
 lesson = Lesson(__file__)
 rng = np.random.default_rng(0)
-data = lesson.data(*lesson.choose(quick=(4000, 1500), full=(50_000, 10_000)))
+data = lesson.data(*lesson.choose(quick=(4000, 1200), full=(50_000, 10_000)))
 
 # %% [markdown]
 # ## What a CNN knows before it has seen an image
@@ -159,7 +159,7 @@ print(f"attention by hand = convolution: values and gradients differ by at most 
 CLASSES = lesson.choose(quick=4, full=10)
 SIZES = lesson.choose(quick=(150, 500, 1500), full=(200, 600, 2000))
 SEEDS = range(3)
-STEPS = lesson.choose(quick=150, full=500)
+STEPS = lesson.choose(quick=100, full=500)
 BATCH = lesson.choose(quick=32, full=64)
 train_split, test = (first_classes(split, CLASSES, half_size=lesson.quick)
                      for split in (data.train, data.test))
@@ -238,17 +238,17 @@ print(f"the CNN with {some} images: {mean['CNN', some]:.1f} %, "
       f"the ViT with {most}: {mean['ViT', most]:.1f} %")
 
 # %% [markdown]
-# Is it only that the ViT learns more slowly? Give it four times as many steps. With the
+# Is it only that the ViT learns more slowly? Give it five times as many steps. With the
 # middle number of images it then knows its own by heart, and gains little on others: what
 # it lacks is images. With the largest number the same steps get it further.
 
 # %%
-longer = {size: run("ViT", size, seed=0, steps=4 * STEPS)[1:] for size in (some, most)}
+longer = {size: run("ViT", size, seed=0, steps=5 * STEPS)[1:] for size in (some, most)}
 for size, (own, unseen) in longer.items():
-    print(f"ViT, {size} images, four times as many steps: {unseen:.1f} % on test images, "
+    print(f"ViT, {size} images, five times as many steps: {unseen:.1f} % on test images, "
           f"{own:.1f} % on its own")
 long_own, long_test = longer[some]
-assert long_own > 95
+assert long_own > 90
 assert long_test < mean["CNN", some] - 3
 if lesson.quick:
     assert longer[most][1] > long_test + 3
@@ -293,7 +293,7 @@ def draw_accuracy(axes):
         for size, percents in zip(SIZES, unseen):
             axes.plot([size] * len(percents), percents, "o", color=colour, alpha=0.6)
     axes.plot(longer.keys(), [unseen for _, unseen in longer.values()], "*", color=COLOURS["ViT"],
-              ms=13, label="ViT, test images, four times as many steps")
+              ms=13, label="ViT, test images, five times as many steps")
     axes.axhline(100 / CLASSES, color="black", lw=0.8, ls="--")
     axes.text(most, 100 / CLASSES + 1, "guessing", ha="right", va="bottom")
     axes.set(title="Accuracy", xlabel="training images", ylabel="%", ylim=(0, 102))

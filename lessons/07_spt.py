@@ -1,7 +1,7 @@
 """Shifted patch tokenization: half-patch diagonal shifts let a token see twice as far each way.
 
 Read before: lessons 05 and 06.
-Takes: 5 min on two cores (--quick 9 s).
+Takes: 5 min on two cores (--quick 11 s).
 Paper: Lee, Lee & Song 2021, "Vision transformer for small-size datasets" (arXiv 2112.13492).
 """
 

@@ -1,7 +1,7 @@
 """Locality self-attention: no token attends to itself, and each head learns how sharply to look.
 
 Read before: lessons 05-07.
-Takes: 5 min on two cores (--quick 9 s).
+Takes: 5 min on two cores (--quick 10 s).
 Paper: Lee, Lee & Song 2021, "Vision transformer for small-size datasets" (arXiv 2112.13492).
 """
 

@@ -1,7 +1,7 @@
 """DeiT: a distillation token learns what a teacher says, beside a class token that learns labels.
 
 Read before: lessons 04-06.
-Takes: 5 min on two cores (--quick 11 s).
+Takes: 5 min on two cores (--quick 13 s).
 Paper: Touvron et al. 2020, "Training data-efficient image transformers & distillation through
 attention" (arXiv 2012.12877), section 4 and tables 3 and 4.
 """

@@ -1,7 +1,7 @@
 """CaiT: LayerScale lets 36 blocks learn fast, and class attention costs O(N), not O(N^2).
 
 Read before: lesson 05.
-Takes: 60 s on two cores (--quick 12 s).
+Takes: 60 s on two cores (--quick 14 s).
 Paper: Touvron et al. 2021, "Going deeper with image transformers" (arXiv 2103.17239), sections
 2 and 3.
 """

@@ -1,7 +1,7 @@
 """AugReg: augmentation and regularisation raise the training loss and narrow its gap to the test's.
 
 Read before: lessons 05 and 06.
-Takes: 4 min on two cores (--quick 12 s).
+Takes: 4 min on two cores (--quick 13 s).
 Papers: Steiner et al. 2021, "How to train your ViT? Data, augmentation, and regularization in
 vision transformers" (arXiv 2106.10270), sections 3.3 and 4; Zhang et al. 2017, "mixup" (arXiv
 1710.09412); Cubuk et al. 2019, "RandAugment" (arXiv 1909.13719); Huang et al. 2016, "Deep
