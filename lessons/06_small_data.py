@@ -1,7 +1,7 @@
 """Why ViTs starve on small data: they must learn from images what a CNN is built to know.
 
 Read before: lessons 04 and 05.
-Takes: 6 min on two cores (--quick 15 s).
+Takes: 7 min on two cores (--quick 15 s).
 Papers: Dosovitskiy et al. 2020, "An image is worth 16x16 words", sections 3.1 (inductive bias)
 and 4.3; Cordonnier, Loukas & Jaggi 2020, "On the relationship between self-attention and
 convolutional layers", theorem 1.
